@@ -1,0 +1,104 @@
+"""Temporary files on the ceph node: who owns them, and how what a killed process left is found again.
+
+While an image is exported, its claim is held: a locked file in ``QCOW_TEMP_PATH/.claims`` that says which folder it is
+for. A claim whose lock is free belongs to a dead process, so its files may go; files without a claim are not touched
+by the sweep (export_qcow leaves finished ones on purpose).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Iterator
+
+from ceph_rsnapshot_common import folders, locks
+from ceph_rsnapshot_common.errors import ExportInUse, LockHeld
+from ceph_rsnapshot_common.names import Pool, encode, image_folder
+
+_CLAIMS = ".claims"
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Files:
+    """The temporary files of one image; ``folder`` holds nothing else."""
+
+    base: Path
+    relative: PurePosixPath
+
+    @property
+    def folder(self) -> Path:
+        return self.base / self.relative
+
+    @property
+    def qcow(self) -> Path:
+        return self.folder / f"{self.relative.name}.qcow2"
+
+    @property
+    def partial(self) -> Path:
+        return self.folder / f"{self.relative.name}.qcow2.partial"
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / f"{self.relative.name}.json"
+
+    def remove(self) -> bool:
+        """Remove them and their folders as far as these are empty; tells whether there was a qcow2."""
+        existed = self.qcow.exists()
+        for path in (self.partial, self.qcow, self.manifest, self.manifest.with_name(f"{self.manifest.name}.partial")):
+            path.unlink(missing_ok=True)
+        folders.remove_empty(self.folder, self.base)
+        return existed
+
+
+@contextmanager
+def claim(base: Path, pool: Pool, image: str) -> Iterator[Files]:
+    """Be the only one who makes or removes the temporary files of ``image``.
+
+    The files stay when the block ends; a process that is killed inside it leaves them to `sweep`.
+
+    Raises:
+        ExportInUse: another process has the claim.
+        PathNotUsable: QCOW_TEMP_PATH can't be written.
+    """
+    folders.make_private(base, "QCOW_TEMP_PATH")
+    claims = folders.make_private(base / _CLAIMS, "QCOW_TEMP_PATH")
+    relative = image_folder(pool, image)
+    mark = claims / encode(str(relative))
+    try:
+        with locks.hold(mark, remove=True) as descriptor:
+            _write(descriptor, relative)
+            yield Files(base, relative)
+    except LockHeld:
+        raise ExportInUse(pool=pool, image=image, path=mark) from None
+
+
+def _write(descriptor: int, relative: PurePosixPath) -> None:
+    with open(descriptor, "a", closefd=False, encoding="utf-8") as mark:
+        mark.write(json.dumps({"folder": str(relative)}) + "\n")
+
+
+def sweep(base: Path) -> None:
+    """Remove what dead processes left: the files of claims that nobody holds."""
+    claims = base / _CLAIMS
+    for mark in sorted(claims.glob("*")) if claims.is_dir() else []:
+        try:
+            text = mark.read_text(encoding="utf-8")
+            with locks.hold(mark, remove=True):
+                _sweep_one(base, text)
+        except (LockHeld, OSError):
+            continue
+
+
+def _sweep_one(base: Path, text: str) -> None:
+    _, _, claimed = text.partition("\n")
+    if not claimed.strip():
+        return  # killed before it made anything
+    relative = PurePosixPath(json.loads(claimed)["folder"])
+    if relative.is_absolute() or ".." in relative.parts:
+        return
+    _logger.warning("removing what a killed export left in %s", base / relative)
+    Files(base, relative).remove()

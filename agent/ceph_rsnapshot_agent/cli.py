@@ -1,0 +1,196 @@
+"""The commands of the ceph node: the agent itself, and the same work by hand without it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import threading
+from typing import NoReturn
+
+from ceph_rsnapshot_agent import server
+from ceph_rsnapshot_agent.claims import claim
+from ceph_rsnapshot_agent.cluster import Cluster, connect
+from ceph_rsnapshot_agent.export import export
+from ceph_rsnapshot_agent.listing import list_images
+from ceph_rsnapshot_agent.session import remove_unclaimed
+from ceph_rsnapshot_common import logs
+from ceph_rsnapshot_common.arguments import chosen, make_parser
+from ceph_rsnapshot_common.config import load
+from ceph_rsnapshot_common.entry import exit_with
+from ceph_rsnapshot_common.errors import ConfigError, ImageGone, SnapshotMissing
+from ceph_rsnapshot_common.names import Pool, parse_pool
+from ceph_rsnapshot_common.records import ExportRequest, Image, Listing, ListRequest
+from ceph_rsnapshot_common.settings import Settings
+from ceph_rsnapshot_common.sizes import format_size
+from ceph_rsnapshot_common.snapshot_name import snapshot_name
+
+
+def agent() -> NoReturn:
+    """Console script ``ceph_rsnapshot_agent``."""
+    parser = make_parser(
+        "ceph_rsnapshot_agent",
+        "The agent on the ceph node: serves the controller on a unix socket until SIGTERM or Ctrl-C.",
+        "example:\n  ceph_rsnapshot_agent -c /etc/ceph-rsnapshot/ceph_rsnapshot.yaml",
+        ["verbose"],
+    )
+    exit_with(lambda: _agent(parser.parse_args()), parser.prog)
+
+
+def _agent(arguments: argparse.Namespace) -> int:
+    settings = load(arguments.config, chosen(arguments)).settings
+    os.umask(0o077)
+    logs.set_up(settings.verbose, settings.sh_logging)
+    server.serve(settings)
+    return 0
+
+
+def gathernames() -> NoReturn:
+    """Console script ``gathernames``."""
+    parser = make_parser(
+        "gathernames",
+        "Print the names of the images that have the snapshot of the day, one a line (with several pools: "
+        "pool/image). Images without it are named on standard error.",
+        "examples:\n  gathernames\n  gathernames -p rbd --snap-date yesterday\n  gathernames --json",
+        ["pool", "image_re", "snap_date", "verbose"],
+    )
+    parser.add_argument("--json", action="store_true", help="print all that is known of the pools as one JSON document")
+    exit_with(lambda: _gathernames(parser.parse_args()), parser.prog)
+
+
+def _gathernames(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
+    with connect(settings) as cluster:
+        name = snapshot_name(settings)
+        listings = [_list(cluster, pool, name, settings.image_re) for pool in settings.pool]
+    if arguments.json:
+        print(json.dumps([listing.model_dump(mode="json") for listing in listings], indent=2))
+    else:
+        for listing in listings:
+            _print_names(listing, full=len(listings) > 1)
+    return 1 if any(image.error for listing in listings for image in listing.images) else 0
+
+
+def _print_names(listing: Listing, full: bool) -> None:
+    for image in listing.images:
+        if image.error:
+            print(f"gathernames: error: {image.error.message}", file=sys.stderr)
+        elif image.snapshot:
+            print(f"{listing.pool}/{image.name}" if full else image.name)
+        else:
+            newest = image.newest.name if image.newest else "none"
+            print(f"{listing.pool}/{image.name}: no {listing.snapshot_name} (newest: {newest})", file=sys.stderr)
+
+
+def export_qcow() -> NoReturn:
+    """Console script ``export_qcow``."""
+    parser = make_parser(
+        "export_qcow",
+        "Export the snapshot of the day of an image to a qcow2 file under QCOW_TEMP_PATH, and print its path.",
+        "examples:\n  export_qcow vm-1\n  export_qcow rbd/vm-1@2016-10-04\n  export_qcow -p pool/namespace -- -odd-name",
+        ["pool", "snap_date", "verbose"],
+    )
+    parser.add_argument("image", metavar="IMAGE", help="image, pool/image or pool/namespace/image; @SNAPSHOT may follow")
+    exit_with(lambda: _export_qcow(parser.parse_args()), parser.prog)
+
+
+def _export_qcow(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
+    os.umask(0o077)
+    pool, image, snapshot = _named(arguments.image, settings)
+    with connect(settings) as cluster:
+        request = _find(cluster, pool, image, snapshot or snapshot_name(settings))
+        with claim(settings.qcow_temp_path, pool, image) as files:
+            progress = _TerminalProgress()
+            export(cluster, settings, request, files, progress.show, threading.Event())
+            progress.end()
+            print(files.qcow)
+    return 0
+
+
+def remove_qcow() -> NoReturn:
+    """Console script ``remove_qcow``."""
+    parser = make_parser(
+        "remove_qcow",
+        "Remove the temporary qcow2 of an image from QCOW_TEMP_PATH.",
+        "example:\n  remove_qcow vm-1",
+        ["pool", "verbose"],
+    )
+    parser.add_argument("image", metavar="IMAGE", help="image, pool/image or pool/namespace/image")
+    exit_with(lambda: _remove_qcow(parser.parse_args()), parser.prog)
+
+
+def _remove_qcow(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
+    pool, image, _ = _named(arguments.image, settings)
+    if not remove_unclaimed(settings, pool, image):
+        print(f"remove_qcow: there was no temporary qcow2 of {pool}/{image}", file=sys.stderr)
+    return 0
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    settings = load(arguments.config, chosen(arguments)).settings
+    logs.set_up(settings.verbose, settings.sh_logging, quiet=not settings.sh_logging)
+    return settings
+
+
+def _named(text: str, settings: Settings) -> tuple[Pool, str, str]:
+    """Pool, image and snapshot (or nothing) of ``[pool/[namespace/]]image[@snapshot]``."""
+    path, _, snapshot = text.partition("@")
+    place, _, image = path.rpartition("/")
+    if not image:
+        raise ConfigError(path="IMAGE", problems=f"{text!r} names no image")
+    if place:
+        try:
+            return parse_pool(place), image, snapshot
+        except ValueError as error:
+            raise ConfigError(path="IMAGE", problems=str(error)) from None
+    if len(settings.pool) > 1:
+        raise ConfigError(path="IMAGE", problems=f"several pools are configured: name one, as {settings.pool[0]}/{image}")
+    return settings.pool[0], image, snapshot
+
+
+def _list(cluster: Cluster, pool: Pool, snapshot: str, image_re: str) -> Listing:
+    request = ListRequest(pool=pool, snapshot_name=snapshot, image_re=image_re)
+    return list_images(cluster, request, lambda done, total: None, threading.Event())
+
+
+def _find(cluster: Cluster, pool: Pool, name: str, snapshot: str) -> ExportRequest:
+    listing = _list(cluster, pool, snapshot, f"{_exactly(name)}")
+    image = next((image for image in listing.images if image.name == name), None)
+    if image is None:
+        raise ImageGone(pool=pool, image=name, image_id="unknown")
+    return _request(pool, image, snapshot)
+
+
+def _exactly(name: str) -> str:
+    import re
+
+    return re.escape(name) + r"\Z"
+
+
+def _request(pool: Pool, image: Image, snapshot: str) -> ExportRequest:
+    from ceph_rsnapshot_common.errors import from_record
+
+    if image.error:
+        raise from_record(image.error)
+    if not image.snapshot:
+        newest = image.newest.name if image.newest else "none"
+        raise SnapshotMissing(pool=pool, image=image.name, snapshot=snapshot, newest=newest)
+    return ExportRequest(
+        pool=pool, image=image.name, image_id=image.id, snapshot=snapshot, snapshot_id=image.snapshot.id
+    )
+
+
+class _TerminalProgress:
+    """One line on standard error that is written over, on a terminal only."""
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            amount = f" {format_size(done)} of {format_size(total)}" if total else ""
+            print(f"\r\033[K{stage}{amount}", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,154 @@
+"""The connection to Ceph: librados and librbd, with time limits, and errors of our own."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Iterator
+
+from ceph_rsnapshot_common.errors import (
+    BindingsMissing,
+    ClusterUnreachable,
+    ImageGone,
+    ImageUnreadable,
+    PoolNotFound,
+    PoolUnreadable,
+    SnapshotGone,
+)
+from ceph_rsnapshot_common.names import Pool
+from ceph_rsnapshot_common.records import ExportRequest
+from ceph_rsnapshot_common.settings import Settings
+
+_logger = logging.getLogger(__name__)
+
+
+def bindings(module: str) -> Any:
+    """Import ``rados`` or ``rbd``, which come from the distribution and not from PyPI.
+
+    Raises:
+        BindingsMissing: with what to install.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise BindingsMissing(module=module, reason=error) from None
+
+
+def client_options(settings: Settings) -> dict[str, str]:
+    """Ceph's options that end operations which get no answer; by default they hang for ever."""
+    seconds = str(settings.rados_timeout)
+    return {"rados_osd_op_timeout": seconds, "rados_mon_op_timeout": seconds, "client_mount_timeout": seconds}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """An open connection; `connect` makes it."""
+
+    rados: Any
+    fsid: str
+    version: str
+
+    @contextmanager
+    def pool(self, pool: Pool) -> Iterator[Any]:
+        """An ioctx of the pool or namespace.
+
+        Raises:
+            PoolNotFound: the pool or the namespace does not exist.
+            PoolUnreadable: whether it does could not be found out, or access is refused.
+        """
+        rados, rbd = bindings("rados"), bindings("rbd")
+        try:
+            ioctx = self.rados.open_ioctx(pool.pool)
+        except rados.ObjectNotFound:
+            raise PoolNotFound(pool=pool) from None
+        except rados.Error as error:
+            raise PoolUnreadable(pool=pool, reason=error) from None
+        with ioctx:
+            try:
+                if pool.namespace and not _has_namespace(rbd, ioctx, pool.namespace):
+                    raise PoolNotFound(pool=pool)
+            except rbd.Error as error:
+                raise PoolUnreadable(pool=pool, reason=error) from None
+            ioctx.set_namespace(pool.namespace)
+            yield ioctx
+
+    @contextmanager
+    def snapshot(self, request: ExportRequest) -> Iterator[Any]:
+        """The image of ``request``, open read-only at its snapshot, both found by id.
+
+        Raises:
+            PoolNotFound, ImageGone, SnapshotGone: it no longer exists.
+            ImageUnreadable: it could not be opened.
+        """
+        rbd = bindings("rbd")
+        about = {"pool": request.pool, "image": request.image}
+        with self.pool(request.pool) as ioctx:
+            try:
+                image = open_image(rbd, ioctx, request.image, request.image_id)
+            except rbd.ImageNotFound:
+                raise ImageGone(**about, image_id=request.image_id) from None
+            except rbd.Error as error:
+                raise ImageUnreadable(**about, reason=error) from None
+            with image:
+                try:
+                    image.set_snap_by_id(request.snapshot_id)
+                except (rbd.ImageNotFound, rbd.InvalidArgument):
+                    gone = {"snapshot": request.snapshot, "snapshot_id": request.snapshot_id}
+                    raise SnapshotGone(**about, **gone) from None
+                except rbd.Error as error:
+                    raise ImageUnreadable(**about, reason=error) from None
+                yield image
+
+
+def open_image(rbd: Any, ioctx: Any, name: str, image_id: str) -> Any:
+    """Open read-only (or librbd would take a watch); by id, which only images of the old format 1 don't have."""
+    if image_id:
+        return rbd.Image(ioctx, image_id=image_id, read_only=True)
+    return rbd.Image(ioctx, name, read_only=True)
+
+
+@contextmanager
+def connect(settings: Settings) -> Iterator[Cluster]:
+    """Connect to Ceph as the agent's cephx user.
+
+    Raises:
+        ClusterUnreachable: no ceph.conf, no answer within RADOS_TIMEOUT, or the user is refused.
+        BindingsMissing: python3-rados is not there.
+    """
+    rados = bindings("rados")
+    conf = settings.ceph_conf_path
+    about = {"user": settings.ceph_user, "conf": conf}
+    if not conf.is_file():
+        raise ClusterUnreachable(**about, reason=f"{conf} does not exist")
+    try:
+        handle = rados.Rados(
+            conffile=str(conf),
+            rados_id=settings.ceph_user,
+            clustername=settings.ceph_cluster,
+            conf=client_options(settings),
+        )
+        handle.connect(timeout=settings.rados_timeout)
+    except rados.Error as error:
+        raise ClusterUnreachable(**about, reason=error) from None
+    try:
+        yield Cluster(handle, handle.get_fsid(), _ceph_version(handle))
+    finally:
+        handle.shutdown()
+
+
+def _has_namespace(rbd: Any, ioctx: Any, namespace: str) -> bool:
+    try:
+        return bool(rbd.RBD().namespace_exists(ioctx, namespace))
+    except rbd.PermissionError:
+        # a key that is limited to the namespace may not read the pool's list of namespaces
+        _logger.debug("the list of namespaces is not readable with this key: %s is believed to exist", namespace)
+        return True
+
+
+def _ceph_version(handle: Any) -> str:
+    """Ceph's version as the monitors tell it, or ``unknown`` if the key may not ask."""
+    code, answer, _ = handle.mon_command(json.dumps({"prefix": "version", "format": "json"}), b"")
+    return str(json.loads(answer)["version"]) if code == 0 else "unknown"

@@ -1,0 +1,134 @@
+"""Which images a pool holds, and which of them have the snapshot of the day."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from functools import partial
+from typing import Any, Callable, Iterable, Optional
+
+from ceph_rsnapshot_agent.cluster import Cluster, bindings, open_image
+from ceph_rsnapshot_common.errors import Cancelled, ImageUnreadable, PoolUnreadable
+from ceph_rsnapshot_common.names import Pool
+from ceph_rsnapshot_common.records import Image, Listing, ListRequest, Snapshot
+
+_THREADS = 16
+_USER_NAMESPACE = 0  # RBD_SNAP_NAMESPACE_TYPE_USER; groups, trash and mirroring have their own
+_logger = logging.getLogger(__name__)
+
+
+def list_images(
+    cluster: Cluster,
+    request: ListRequest,
+    progress: Callable[[int, int], None],
+    cancelled: threading.Event,
+) -> Listing:
+    """All names of the pool, and in detail the images whose name matches ``request.image_re``.
+
+    Args:
+        progress: gets the number of images looked at, and of all.
+
+    Raises:
+        PoolNotFound, PoolUnreadable: the pool's list could not be had; never mistaken for an empty pool.
+        Cancelled: ``cancelled`` was set.
+    """
+    chooses = re.compile(request.image_re).match
+    with cluster.pool(request.pool) as ioctx:
+        names = _names(ioctx, request.pool)
+        chosen = {name: image_id for name, image_id in names.items() if chooses(name)}
+        look = partial(_look_at, ioctx, request, cancelled)
+        with ThreadPoolExecutor(_THREADS) as threads:
+            found = list(_counted(threads.map(look, chosen.items()), len(chosen), progress))
+        images, vanished = _without_vanished(found, lambda: _names(ioctx, request.pool))
+    return Listing(
+        fsid=cluster.fsid,
+        pool=request.pool,
+        snapshot_name=request.snapshot_name,
+        names=tuple(sorted(names)),
+        images=tuple(sorted(images, key=lambda image: image.name)),
+        vanished=tuple(vanished),
+    )
+
+
+def _names(ioctx: Any, pool: Pool) -> dict[str, str]:
+    rbd = bindings("rbd")
+    try:
+        return {entry["name"]: entry["id"] for entry in rbd.RBD().list2(ioctx)}
+    except rbd.Error as error:
+        raise PoolUnreadable(pool=pool, reason=error) from None
+
+
+def _counted(
+    images: Iterable[tuple[Image, bool]], total: int, progress: Callable[[int, int], None]
+) -> Iterable[tuple[Image, bool]]:
+    for count, image in enumerate(images, 1):
+        progress(count, total)
+        yield image
+
+
+def _look_at(
+    ioctx: Any, request: ListRequest, cancelled: threading.Event, named: tuple[str, str]
+) -> tuple[Image, bool]:
+    """The image, and whether Ceph said that it does not exist."""
+    if cancelled.is_set():
+        raise Cancelled(what=f"the listing of {request.pool}")
+    rbd = bindings("rbd")
+    name, image_id = named
+    try:
+        with open_image(rbd, ioctx, name, image_id) as image:
+            return _describe(rbd, image, name, image_id, request.snapshot_name), False
+    except rbd.Error as error:
+        record = ImageUnreadable(pool=request.pool, image=name, reason=error).record()
+        return Image(name=name, id=image_id, error=record), isinstance(error, rbd.ImageNotFound)
+
+
+def _describe(rbd: Any, image: Any, name: str, image_id: str, snapshot_name: str) -> Image:
+    snapshots = [entry for entry in image.list_snaps() if entry["namespace"] == _USER_NAMESPACE]
+    wanted = next((entry for entry in snapshots if entry["name"] == snapshot_name), None)
+    newest = max(snapshots, key=lambda entry: int(entry["id"]), default=None)
+    return Image(
+        name=name,
+        id=image_id,
+        size=image.size(),
+        features=feature_names(rbd, image.features()),
+        snapshot=_snapshot(image, wanted),
+        newest=_snapshot(image, newest),
+    )
+
+
+def _snapshot(image: Any, entry: Any) -> Optional[Snapshot]:
+    if entry is None:
+        return None
+    created = snapshot_created(image, entry["id"])
+    return Snapshot(name=entry["name"], id=entry["id"], created=created, size=entry["size"])
+
+
+def snapshot_created(image: Any, snapshot_id: int) -> datetime:
+    """When the snapshot was taken (librbd gives a naive time in UTC)."""
+    created: datetime = image.get_snap_timestamp(snapshot_id)
+    return created.replace(tzinfo=timezone.utc)
+
+
+def feature_names(rbd: Any, features: int) -> tuple[str, ...]:
+    """Names of the set bits as `rbd info` shows them, such as ``object-map``."""
+    prefix = "RBD_FEATURE_"
+    bits = {name: getattr(rbd, name) for name in dir(rbd) if name.startswith(prefix)}
+    single = {name: bit for name, bit in bits.items() if isinstance(bit, int) and bit and bit & (bit - 1) == 0}
+    names = [name[len(prefix) :].lower().replace("_", "-") for name, bit in single.items() if features & bit]
+    return tuple(sorted(names))
+
+
+def _without_vanished(
+    found: list[tuple[Image, bool]], names_now: Callable[[], dict[str, str]]
+) -> tuple[list[Image], list[str]]:
+    """Leave out images that were deleted meanwhile; one that is still listed but can't be opened is an error."""
+    if not any(missing for _, missing in found):
+        return [image for image, _ in found], []
+    now = names_now()
+    vanished = [image.name for image, missing in found if missing and now.get(image.name) != image.id]
+    for name in vanished:
+        _logger.info("%s was deleted while the pool was listed: skipped", name)
+    return [image for image, _ in found if image.name not in vanished], vanished

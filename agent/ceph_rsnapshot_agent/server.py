@@ -1,0 +1,104 @@
+"""The agent's unix socket: who may hold it, and how it starts and ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Iterator
+
+from rpyc.utils.helpers import classpartial
+from rpyc.utils.server import ThreadedServer
+
+from ceph_rsnapshot_agent import claims, nbd
+from ceph_rsnapshot_agent.service import AgentService, Sessions
+from ceph_rsnapshot_common import folders, locks
+from ceph_rsnapshot_common.errors import PathNotUsable
+from ceph_rsnapshot_common.settings import Settings
+from ceph_rsnapshot_common.wire import PROTOCOL_CONFIG
+
+_logger = logging.getLogger(__name__)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then end what is under way, remove its files, and return.
+
+    Raises:
+        LockHeld: another agent has the socket.
+        PathNotUsable: a folder can't be used, or is open to others.
+    """
+    address = settings.agent_socket
+    _private_parent(address)
+    folders.make_private(settings.qcow_temp_path, "QCOW_TEMP_PATH")
+    with locks.hold(address.with_name(f"{address.name}.lock")):
+        # the lock is ours: a socket or file that is still there belongs to a dead agent
+        address.unlink(missing_ok=True)
+        claims.sweep(settings.qcow_temp_path)
+        folders.sweep(nbd.FOLDER_PREFIX)
+        sessions = Sessions(settings)
+        server = _server(address, sessions)
+        try:
+            with _ended_by_signals(server):
+                _logger.info("listening on %s", address)
+                server.start()
+        finally:
+            _notify("STOPPING=1")
+            sessions.end_all()
+            address.unlink(missing_ok=True)
+            _logger.info("ended")
+
+
+def _private_parent(address: Path) -> None:
+    """The folder of the socket is what guards it: the socket itself gets no mode from RPyC."""
+    parent = folders.make_private(address.parent, "AGENT_SOCKET")
+    if parent.stat().st_mode & 0o077:
+        raise PathNotUsable(
+            key="AGENT_SOCKET", path=parent, reason="is open to other users: chmod 0700, or choose another folder"
+        )
+
+
+def _server(address: Path, sessions: Sessions) -> Any:
+    logger = logging.getLogger(f"{__name__}.rpyc")
+    logger.setLevel(logging.WARNING)
+    try:
+        return ThreadedServer(
+            classpartial(AgentService, sessions),
+            socket_path=str(address),
+            protocol_config=PROTOCOL_CONFIG,
+            logger=logger,
+        )
+    except OSError as error:
+        raise PathNotUsable(key="AGENT_SOCKET", path=address, reason=error) from None
+
+
+@contextmanager
+def _ended_by_signals(server: Any) -> Iterator[None]:
+    """SIGTERM and SIGINT close the server; systemd is told when it listens."""
+
+    def end(signum: int, _frame: object) -> None:
+        _logger.info("ending because of %s", signal.Signals(signum).name)
+        # not in the handler itself: it may have interrupted code that holds a lock which close() needs
+        threading.Thread(target=server.close).start()
+
+    before = {signum: signal.signal(signum, end) for signum in (signal.SIGTERM, signal.SIGINT)}
+    server.listener.listen()
+    _notify("READY=1")
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _notify(state: str) -> None:
+    """Tell systemd, if it started us (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.connect(f"\0{address[1:]}" if address.startswith("@") else address)
+        notify.sendall(state.encode())

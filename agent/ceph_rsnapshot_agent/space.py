@@ -1,0 +1,69 @@
+"""Free space: checked before an export and watched while it runs."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator, Optional
+
+from ceph_rsnapshot_common.errors import NotEnoughSpace
+
+_INTERVAL_SECONDS = 1.0
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that this user may still write to the file system of ``path``."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
+def check(path: Path, need: int, minimum: int) -> None:
+    """See that ``need`` bytes fit and ``minimum`` bytes stay free.
+
+    Raises:
+        NotEnoughSpace: they don't.
+    """
+    free = free_bytes(path)
+    if need > free - minimum:
+        raise NotEnoughSpace(path=path, need=need, free=free, minimum=minimum)
+
+
+class Watch:
+    """Whether the free space fell below the minimum while it was watched."""
+
+    def __init__(self, path: Path, minimum: int, cancelled: threading.Event) -> None:
+        self._path = path
+        self._minimum = minimum
+        self._cancelled = cancelled
+        self.stop = threading.Event()
+        self.error: Optional[NotEnoughSpace] = None
+
+    def loop(self) -> None:
+        while not self._cancelled.is_set():
+            try:
+                check(self._path, 0, self._minimum)
+            except NotEnoughSpace as error:
+                self.error = error
+                self.stop.set()
+                return
+            if self.stop.wait(_INTERVAL_SECONDS):
+                return
+        self.stop.set()
+
+
+@contextmanager
+def watched(path: Path, minimum: int, cancelled: threading.Event) -> Iterator[Watch]:
+    """Watch ``path``; the block's work should end when ``stop`` of the result is set.
+
+    It is set when ``cancelled`` is, and when less than ``minimum`` bytes are free.
+    """
+    watch = Watch(path, minimum, cancelled)
+    thread = threading.Thread(target=watch.loop, daemon=True)
+    thread.start()
+    try:
+        yield watch
+    finally:
+        watch.stop.set()
+        thread.join()

@@ -1,0 +1,44 @@
+"""Command line flags, made from the table of options."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Iterable
+
+from ceph_rsnapshot_common import __version__
+from ceph_rsnapshot_common.settings import Settings
+
+
+def make_parser(prog: str, description: str, epilog: str, keys: Iterable[str]) -> argparse.ArgumentParser:
+    """A parser with ``-c``, ``--version`` and the flags of the options ``keys``.
+
+    Flags that are not given are absent from the result, so that the configuration file's value holds.
+    """
+    parser = argparse.ArgumentParser(
+        prog=prog, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-c", "--config", metavar="CONFIG", help="configuration file (YAML)")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    for key in keys:
+        _add_option(parser, key)
+    return parser
+
+
+def _add_option(parser: argparse.ArgumentParser, key: str) -> None:
+    """The flags of option ``key``; a true or false option becomes a switch that turns it on."""
+    field = Settings.model_fields[key]
+    extra: Any = field.json_schema_extra
+    kind: dict[str, Any] = {"metavar": extra["metavar"]} if extra["metavar"] else {"action": "store_const", "const": True}
+    text = f"{field.description} [{key.upper()}]".replace("%", "%%").replace("`", "")
+    parser.add_argument(*extra["flags"], dest=key, default=argparse.SUPPRESS, help=text, **kind)
+
+
+def keys_with_flags() -> list[str]:
+    """The options that have a flag, in the table's order."""
+    fields: dict[str, Any] = dict(Settings.model_fields)
+    return [key for key, field in fields.items() if field.json_schema_extra["flags"]]
+
+
+def chosen(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was given on the command line, by option."""
+    return {key: value for key, value in vars(arguments).items() if key in Settings.model_fields}

@@ -1,0 +1,181 @@
+"""The one place that runs external commands: argv lists, no shell, pipes drained, a time limit, bounded output."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from typing import IO, Callable, Mapping, Optional, Sequence
+
+from ceph_rsnapshot_common.errors import Cancelled, CommandFailed, ToolMissing, one_line
+
+PACKAGES = {
+    "nbdkit": "nbdkit",
+    "qemu-img": "qemu-utils (qemu-img on RHEL)",
+    "rsnapshot": "rsnapshot",
+    "rsync": "rsync",
+    "ssh": "openssh-client (openssh-clients on RHEL)",
+    "setpriv": "util-linux",
+    "date": "coreutils",
+}
+"""The package that brings each tool."""
+
+_KEPT_OUTPUT = 1024 * 1024
+_SHOWN_OUTPUT = 1000
+_STOP_SECONDS = 10.0
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    stdout: str
+    stderr: str
+
+
+def find_tool(tool: str, node: str) -> str:
+    """Absolute path of ``tool``, which runs on the ``ceph`` or the ``backup`` node.
+
+    Raises:
+        ToolMissing: with the package that brings it.
+    """
+    places = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+    found = shutil.which(tool, path=places)
+    if not found:
+        raise ToolMissing(tool=tool, node=node, package=PACKAGES[tool])
+    return found
+
+
+def dying_with_parent(argv: Sequence[str], node: str) -> list[str]:
+    """``argv`` so that the kernel kills it when the thread that started it ends, however that happens."""
+    return [find_tool("setpriv", node), "--pdeathsig", "KILL", "--", *argv]
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    timeout: Optional[float] = None,
+    accepted: Sequence[int] = (0,),
+    env: Optional[Mapping[str, str]] = None,
+    pass_fds: Sequence[int] = (),
+    cancelled: Optional[threading.Event] = None,
+    on_stdout: Callable[[str], None] = lambda text: None,
+    finish: bool = False,
+) -> Result:
+    """Run ``argv`` to its end and return its exit code and output.
+
+    Args:
+        timeout: seconds after which it is stopped.
+        accepted: exit codes that are no failure.
+        cancelled: when set from another thread, the command is stopped.
+        on_stdout: gets standard output as it comes.
+        finish: let the command come to its end even when this thread is interrupted (then the interrupt goes on).
+
+    Raises:
+        CommandFailed: it could not be started, took too long, or exited with a code that is not accepted.
+        Cancelled: it was stopped because ``cancelled`` was set.
+    """
+    started = time.monotonic()
+    process = _start(argv, env, pass_fds)
+    drains = [_Drain(process.stdout, on_stdout), _Drain(process.stderr)]
+    try:
+        outcome = _wait(process, timeout, cancelled)
+    except BaseException:
+        if finish:
+            process.wait()
+        raise
+    finally:
+        stop(process)
+        stdout, stderr = (drain.text() for drain in drains)
+        seconds = time.monotonic() - started
+        _logger.info("%s: exit %s after %.2f s\n%s%s", shlex.join(argv), process.returncode, seconds, stdout, stderr)
+    if outcome == "cancelled":
+        raise Cancelled(what=argv[0])
+    if outcome or process.returncode not in accepted:
+        raise _failure(argv, outcome or _describe(process.returncode), stderr.strip() or stdout)
+    return Result(process.returncode, stdout, stderr)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process that this program started, with its whole process group: ask, wait a bounded time, kill."""
+    if process.poll() is None:
+        _signal_group(process, signal.SIGTERM)
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            _signal_group(process, signal.SIGKILL)
+            process.wait()
+
+
+def _signal_group(process: subprocess.Popen[bytes], signum: int) -> None:
+    try:
+        os.killpg(process.pid, signum)
+    except ProcessLookupError:
+        pass
+
+
+def _start(argv: Sequence[str], env: Optional[Mapping[str, str]], pass_fds: Sequence[int]) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **(env or {}), "LC_ALL": "C.UTF-8"},
+            pass_fds=pass_fds,
+            start_new_session=True,  # a terminal's Ctrl-C reaches this program only, which then ends its children
+        )
+    except OSError as error:
+        raise _failure(argv, "could not be started", str(error)) from None
+
+
+def _wait(process: subprocess.Popen[bytes], timeout: Optional[float], cancelled: Optional[threading.Event]) -> str:
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        try:
+            process.wait(None if deadline is None and cancelled is None else 0.1)
+            return ""
+        except subprocess.TimeoutExpired:
+            if cancelled is not None and cancelled.is_set():
+                return "cancelled"
+            if deadline is not None and time.monotonic() > deadline:
+                return f"did not end within {timeout:g} s"
+
+
+class _Drain:
+    """Reads a pipe in a thread, so that a full pipe never blocks the command; keeps a bounded tail."""
+
+    def __init__(self, pipe: Optional[IO[bytes]], on_text: Callable[[str], None] = lambda text: None) -> None:
+        assert pipe is not None
+        self._pipe = pipe
+        self._on_text = on_text
+        self._kept = bytearray()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with self._pipe:
+            while chunk := os.read(self._pipe.fileno(), 65536):
+                self._kept += chunk
+                del self._kept[:-_KEPT_OUTPUT]
+                self._on_text(chunk.decode("utf-8", "replace"))
+
+    def text(self) -> str:
+        # a grandchild may keep the pipe open: what has come by now is enough
+        self._thread.join(timeout=2)
+        return self._kept.decode("utf-8", "replace")
+
+
+def _describe(code: int) -> str:
+    return f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
+
+
+def _failure(argv: Sequence[str], outcome: str, output: str) -> CommandFailed:
+    name = os.path.basename(argv[argv.index("--") + 1] if "--pdeathsig" in argv else argv[0])
+    return CommandFailed(command=name, outcome=outcome, output=one_line(output[-_SHOWN_OUTPUT:]) or "(no output)")

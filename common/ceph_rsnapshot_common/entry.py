@@ -1,0 +1,53 @@
+"""How every command of this program begins and ends: signals, errors as one line, exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Callable, NoReturn
+
+from ceph_rsnapshot_common.errors import CephRsnapshotError
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM; a KeyboardInterrupt, so that no handler of errors swallows it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.exit_code = 128 + signum
+
+
+def exit_with(main: Callable[[], int], prog: str) -> NoReturn:
+    """Run ``main`` and leave the process with its exit code, or with that of the error that it ended with.
+
+    The first SIGINT or SIGTERM raises `Interrupted`; while the clean-up runs, later ones are ignored.
+    """
+    for signum in _SIGNALS:
+        signal.signal(signum, _interrupt)
+    sys.exit(_exit_code(main, prog))
+
+
+def _exit_code(main: Callable[[], int], prog: str) -> int:
+    try:
+        code = main()
+        sys.stdout.flush()
+        return code
+    except CephRsnapshotError as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except Interrupted as error:
+        print(f"{prog}: ended by {error}; what was under way was cleaned up", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # who read our output has left: nothing more can be said, not even by the interpreter's last flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _interrupt(signum: int, _frame: object) -> None:
+    for each in _SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    raise Interrupted(signum)

@@ -1,0 +1,102 @@
+"""Folders and files that must last, and temporary folders that must not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator
+
+from ceph_rsnapshot_common import locks
+from ceph_rsnapshot_common.errors import LockHeld, PathNotUsable
+
+_OWNER = "owner.lock"
+
+
+def make_private(path: Path, key: str) -> Path:
+    """Make folder ``path`` with mode 0700 if it is not there, and see that it can be written.
+
+    Raises:
+        PathNotUsable: names the configuration key ``key``, the path and the reason.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise PathNotUsable(key=key, path=path, reason=error.strerror) from None
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        raise PathNotUsable(key=key, path=path, reason="not writable for this user")
+    return path
+
+
+def sync_folder(path: Path) -> None:
+    """fsync a folder, so that names made, renamed or removed in it last."""
+    _fsync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def sync_file(path: Path) -> None:
+    """fsync a file, so that its content lasts."""
+    _fsync(path, os.O_RDONLY)
+
+
+def _fsync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write ``text`` under a temporary name, fsync, rename, fsync the folder: it is there whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    sync_file(partial)
+    partial.rename(path)
+    sync_folder(path.parent)
+
+
+def remove_empty(path: Path, up_to: Path) -> None:
+    """Remove ``path`` and its parents below ``up_to``, as far as they are empty."""
+    while path != up_to and up_to in path.parents:
+        try:
+            path.rmdir()
+        except OSError:
+            return
+        path = path.parent
+
+
+@contextmanager
+def temporary(prefix: str) -> Iterator[Path]:
+    """A temporary folder of mode 0700 that is removed at the end; `sweep` knows it by its lock if we are killed.
+
+    Args:
+        prefix: how its name begins; in the system's folder for temporary files unless it is an absolute path.
+    """
+    parent, name = _place(prefix)
+    folder = Path(tempfile.mkdtemp(prefix=name, dir=parent))
+    try:
+        with locks.hold(folder / _OWNER):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(prefix: str) -> None:
+    """Remove what killed processes of this user left of `temporary` folders; those of living ones stay."""
+    parent, name = _place(prefix)
+    for folder in parent.glob(f"{name}*"):
+        owner = folder / _OWNER
+        if folder.is_symlink() or not owner.is_file() or owner.stat().st_uid != os.geteuid():
+            continue
+        try:
+            with locks.hold(owner):
+                shutil.rmtree(folder, ignore_errors=True)
+        except (LockHeld, OSError):
+            continue
+
+
+def _place(prefix: str) -> tuple[Path, str]:
+    path = Path(tempfile.gettempdir(), prefix)
+    return path.parent, path.name

@@ -1,0 +1,65 @@
+"""Locks with flock(2): the kernel frees them when their holder dies. The holder's pid is written into the file."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator
+
+from ceph_rsnapshot_common.errors import LockHeld
+
+
+@contextmanager
+def hold(path: Path, remove: bool = False) -> Iterator[int]:
+    """Hold the lock ``path``; yields its file descriptor, which children may inherit to hold it too.
+
+    Args:
+        remove: remove the file at the end (it is then a mark of its holder rather than a fixed meeting point).
+
+    Raises:
+        LockHeld: another process has it; names its pid.
+        OSError: the file can't be opened.
+    """
+    descriptor = _acquire(path)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield descriptor
+    finally:
+        if remove:
+            path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def holder(path: Path) -> str:
+    """Pid that the lock's last holder wrote, as text; ``unknown`` if it wrote none."""
+    try:
+        return path.read_text().split("\n")[0].strip() or "unknown"
+    except OSError:
+        return "unknown"
+
+
+def _acquire(path: Path) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_still(path, descriptor):
+                return descriptor
+            os.close(descriptor)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise LockHeld(path=path, pid=holder(path)) from None
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    """False if the file was removed by its last holder between our open and our lock."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,97 @@
+"""The manifest: what a backup is. It lies beside the qcow2 as ``<image>.json``."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from typing_extensions import Literal
+
+MANIFEST_VERSION = 1
+
+
+class Identity(NamedTuple):
+    """What makes two snapshots the same one; a name alone never does."""
+
+    fsid: str
+    pool: str
+    namespace: str
+    image_id: str
+    snapshot_id: int
+
+
+class Versions(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    ceph_rsnapshot: str
+    ceph: str
+    qemu: str
+
+
+class Layout(BaseModel):
+    """What is needed to make an image like the original; sizes in bytes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    features: tuple[str, ...]
+    object_size: int
+    stripe_unit: int
+    stripe_count: int
+    data_pool: Optional[str] = None
+
+
+class Manifest(BaseModel):
+    """One backup.
+
+    Attributes:
+        size: bytes of the image in the snapshot.
+        allocated_bytes: bytes of it that Ceph holds data for (parents included).
+        qcow2_bytes: bytes that the qcow2 takes on disk.
+        qcow2_file_size: length of the qcow2 file in bytes.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    manifest_version: Literal[1] = 1
+    fsid: str
+    pool: str
+    namespace: str = ""
+    image: str
+    image_id: str
+    snapshot: str
+    snapshot_id: int
+    snapshot_created: datetime
+    size: int
+    allocated_bytes: int
+    qcow2_bytes: int
+    qcow2_file_size: int
+    transfer_mode: Literal["staged"] = "staged"
+    started: datetime
+    ended: datetime
+    layout: Layout
+    versions: Versions
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(self.fsid, self.pool, self.namespace, self.image_id, self.snapshot_id)
+
+
+class ManifestUnreadable(ValueError):
+    """There is a manifest, but it says nothing that can be relied on."""
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in file ``path``.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ManifestUnreadable: it can't be read, is damaged, or of a version that this program doesn't know.
+    """
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except (OSError, ValidationError) as error:
+        raise ManifestUnreadable(f"{path}: {error}") from None

@@ -1,0 +1,94 @@
+"""Names of pools, namespaces and images, and the paths that they become.
+
+Two names never share a path: ``[A-Za-z0-9._-]`` stays as it is, any other byte of the UTF-8 name, the percent sign
+included, becomes ``%XX``. A few names that would mean something else as a path are encoded too (see `encode`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import PurePosixPath
+from urllib.parse import quote, unquote
+
+from pydantic import BaseModel, ConfigDict
+
+MAX_ENCODED = 200
+"""Bytes of a path component that are used at most: file systems allow 255, suffixes and rsync's own need room."""
+
+_ROTATION_FOLDER = re.compile(r"\w+\.\d+", re.ASCII)
+
+
+class Pool(BaseModel):
+    """A pool, or a namespace in it, written ``pool`` or ``pool/namespace``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    pool: str
+    namespace: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.pool}/{self.namespace}" if self.namespace else self.pool
+
+
+def parse_pool(text: str) -> Pool:
+    """Read ``pool`` or ``pool/namespace``.
+
+    Raises:
+        ValueError: with the reason, if it is neither.
+    """
+    pool, slash, namespace = text.strip().partition("/")
+    if not pool:
+        raise ValueError(f"{text!r} names no pool")
+    if slash and not namespace:
+        raise ValueError(f"{text!r} names no namespace after the slash")
+    if "/" in namespace or "@" in text:
+        raise ValueError(f"{text!r} is not a pool or pool/namespace")
+    if not text.isprintable():
+        raise ValueError(f"{text!r} holds a control character")
+    return Pool(pool=pool, namespace=namespace)
+
+
+def encode(name: str) -> str:
+    """One path component for ``name``; different names give different components.
+
+    A leading dot is encoded, because rsnapshot and this program keep folders like ``.sync`` beside images, and so is
+    the last of two dots at the end, because rsnapshot takes ``../`` anywhere in a path for a traversal.
+    A component that would be too long is cut and ends in ``%-`` and a digest of the whole name.
+    """
+    encoded = quote(name, safe="", encoding="utf-8", errors="surrogateescape").replace("~", "%7E")
+    if encoded.startswith("."):
+        encoded = "%2E" + encoded[1:]
+    if encoded.endswith(".."):
+        encoded = encoded[:-1] + "%2E"
+    if len(encoded) > MAX_ENCODED:
+        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+        encoded = f"{encoded[: MAX_ENCODED - 34].rstrip('%')}%-{digest}"
+    return encoded
+
+
+def decode(component: str) -> str:
+    """The name that `encode` made ``component`` of; a cut one stays as it is (its manifest has the true name)."""
+    if "%-" in component:
+        return component
+    return unquote(component, encoding="utf-8", errors="surrogateescape")
+
+
+def image_folder(pool: Pool, image: str) -> PurePosixPath:
+    """Relative folder of an image: ``pool/image`` or ``pool/namespace/image``.
+
+    An image and a namespace of one name share a folder without harm: the image's part of it are the rotation folders
+    (``daily.0``), the namespace's are its images. So an image *in a namespace* that is itself called like a rotation
+    folder gets its dot encoded.
+    """
+    if not pool.namespace:
+        return PurePosixPath(encode(pool.pool), encode(image))
+    component = encode(image)
+    if _ROTATION_FOLDER.fullmatch(component):
+        component = component.replace(".", "%2E")
+    return PurePosixPath(encode(pool.pool), encode(pool.namespace), component)
+
+
+def file_stem(pool: Pool, image: str) -> str:
+    """Name of the image's files without suffix (the same as its folder's)."""
+    return image_folder(pool, image).name

@@ -1,0 +1,72 @@
+"""Servers that this program starts for itself: ready or dead is noticed at once, and they end by their own handle."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Callable, Iterator, Sequence
+
+from ceph_rsnapshot_common.commands import dying_with_parent, stop
+from ceph_rsnapshot_common.errors import CommandFailed, one_line
+
+_POLL_SECONDS = 0.02
+_SHOWN_LOG = 2000
+_logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def running(
+    argv: Sequence[str], *, node: str, log: Path, ready: Callable[[], bool], timeout: float
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start ``argv``, wait until ``ready()``, and end it when the block ends.
+
+    It must be used from a thread that outlives the block: the server dies with that thread.
+
+    Args:
+        log: file that gets its output.
+        timeout: seconds to wait for it to be ready.
+
+    Raises:
+        CommandFailed: it ended or was not ready in time; has the end of its output.
+    """
+    _logger.debug("starting %s", shlex.join(argv))
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            dying_with_parent(argv, node),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        _wait(process, argv[0], log, ready, timeout)
+        yield process
+    finally:
+        stop(process)
+
+
+def tail(log: Path) -> str:
+    """The end of a server's output, as one line."""
+    try:
+        return one_line(log.read_text(encoding="utf-8", errors="replace")[-_SHOWN_LOG:])
+    except OSError:
+        return ""
+
+
+def _wait(
+    process: subprocess.Popen[bytes], name: str, log: Path, ready: Callable[[], bool], timeout: float
+) -> None:
+    deadline = time.monotonic() + timeout
+    while not ready():
+        if process.poll() is not None:
+            outcome = f"ended with exit code {process.returncode} before it was ready"
+            raise CommandFailed(command=os.path.basename(name), outcome=outcome, output=tail(log) or "(no output)")
+        if time.monotonic() > deadline:
+            outcome = f"was not ready within {timeout:g} s"
+            raise CommandFailed(command=os.path.basename(name), outcome=outcome, output=tail(log) or "(no output)")
+        time.sleep(_POLL_SECONDS)

@@ -1,0 +1,142 @@
+"""The settings: one table of options gives defaults, YAML keys, command line flags and the reference in the docs.
+
+A field of :class:`Settings` is an option; its upper-case name is the YAML key. The command line
+(`ceph_rsnapshot_common.arguments`) and `docs/configuration.md` are made from it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Optional
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from typing_extensions import Annotated
+
+from ceph_rsnapshot_common import checks
+from ceph_rsnapshot_common.names import Pool
+
+AbsolutePath = Annotated[Path, BeforeValidator(checks.absolute_path)]
+Arguments = Annotated[str, AfterValidator(checks.arguments)]
+Bytes = Annotated[int, BeforeValidator(checks.size), Field(ge=0)]
+FileName = Annotated[str, AfterValidator(checks.file_name)]
+Line = Annotated[str, AfterValidator(checks.line)]
+Word = Annotated[str, AfterValidator(checks.word)]
+
+
+def _option(default: Any, description: str, *flags: str, metavar: str | None = None, node: str = "both") -> Any:
+    """One row of the table: ``flags`` are those of the command line, ``node`` where the option counts."""
+    extra: dict[str, Any] = {"flags": list(flags), "metavar": metavar, "node": node}
+    return Field(default=default, validate_default=True, description=description, json_schema_extra=extra)
+
+
+class Settings(BaseModel):
+    """All options, for both nodes. Immutable; made by `ceph_rsnapshot_common.config.load` or directly in scripts.
+
+    Raises:
+        pydantic.ValidationError: if a value is not allowed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    ceph_host: Annotated[str, AfterValidator(checks.host)] = _option(
+        "localhost",
+        "Ceph node to back up from: `[user@]host` or an ssh alias; `localhost` means this machine, without ssh.",
+        "--host",
+        metavar="HOST",
+        node="backup",
+    )
+    ceph_user: Word = _option("admin", "cephx id of the agent, without `client.`.", node="ceph")
+    ceph_cluster: Word = _option("ceph", "Cluster name: the agent reads `/etc/ceph/<cluster>.conf`.", node="ceph")
+    ceph_conf: Optional[AbsolutePath] = _option(
+        None, "Path of another ceph.conf, instead of `/etc/ceph/<cluster>.conf`.", node="ceph"
+    )
+    pool: Annotated[tuple[Pool, ...], BeforeValidator(checks.pools)] = _option(
+        "rbd",
+        "What to back up: a pool, `pool/namespace`, or a list of them (a comma-separated string too).",
+        "-p",
+        "--pool",
+        metavar="POOL",
+    )
+    qcow_temp_path: AbsolutePath = _option(
+        "/var/lib/ceph-rsnapshot/qcow", "Folder on the ceph node for the temporary qcow2 files.", node="ceph"
+    )
+    extra_args: Arguments = _option("", "Extra arguments on rsnapshot's command line.", node="backup")
+    extra_long_args: Annotated[tuple[str, ...], BeforeValidator(checks.rsync_long_args)] = _option(
+        "",
+        "Extra long arguments for rsync, without the dashes: `foo,bar` means `--foo --bar`.",
+        "-e",
+        "--extralongargs",
+        metavar="EXTRALONGARGS",
+        node="backup",
+    )
+    temp_conf_dir_prefix: Annotated[str, AfterValidator(checks.path_prefix)] = _option(
+        "ceph_rsnapshot_temp_conf_",
+        "How the name of the temporary folder for rsnapshot's configurations begins; in the system's folder for "
+        "temporary files unless it is an absolute path.",
+        node="backup",
+    )
+    temp_conf_dir: Optional[AbsolutePath] = _option(
+        None,
+        "Folder for rsnapshot's configurations, instead of a temporary one; then KEEPCONF is true unless it is set.",
+        node="backup",
+    )
+    backup_base_path: AbsolutePath = _option(
+        "/backups/ceph_rsnapshot", "Base path of the backups on the backup node (made with mode 0700).", node="backup"
+    )
+    keepconf: Optional[bool] = _option(
+        None,
+        "Keep rsnapshot's configurations after the run. Default: false, but true if TEMP_CONF_DIR is set.",
+        "-k",
+        "--keepconf",
+        node="backup",
+    )
+    log_base_path: AbsolutePath = _option("/var/log/ceph-rsnapshot", "Folder of the log files.", node="backup")
+    log_filename: FileName = _option(
+        "ceph_rsnapshot.log", "Name of the log file; errors go there and to the terminal.", node="backup"
+    )
+    verbose: bool = _option(False, "Debug logging.", "-v", "--verbose")
+    image_re: Annotated[str, AfterValidator(checks.regular_expression)] = _option(
+        ".*",
+        "Regular expression that chooses the images; it must match from the beginning of the name (Python's re.match).",
+        "--image-re",
+        metavar="RE",
+    )
+    retain_interval: Annotated[str, AfterValidator(checks.interval)] = _option("daily", "Interval name in rsnapshot's retain line.", node="backup")
+    retain_number: Annotated[int, AfterValidator(checks.retain_number)] = _option(
+        14,
+        "How many days to keep: number in rsnapshot's retain line; 2 or more, because rsnapshot's rotation with "
+        "sync_first fails with 1.",
+        node="backup",
+    )
+    snap_naming_date_format: Line = _option(
+        "%Y-%m-%d", "Format for date(1); what it prints is the name of the snapshot to back up."
+    )
+    snap_date: Line = _option(
+        "today",
+        "What `date --date` gets: `today`, `1 day ago`, `2016-10-04`. Worked out once a run.",
+        "--snap-date",
+        metavar="DATE",
+    )
+    min_freespace: Bytes = _option(
+        5 * 1024**3, "Bytes (or `5G`, `500M`) that stay free on the ceph node while exporting.", node="ceph"
+    )
+    sh_logging: bool = _option(False, "Log every external command with its exit code, time and output.")
+    agent_socket: AbsolutePath = _option("/run/ceph-rsnapshot/agent.sock", "The agent's unix socket on the ceph node.")
+    ssh_args: Arguments = _option(
+        "", "Arguments for every ssh: that of the connection to the agent and rsync's.", node="backup"
+    )
+    noop: bool = _option(False, "Say what would be done and do nothing.", "-n", "--noop", node="backup")
+    no_rotate_orphans: bool = _option(
+        False, "Leave the backups of deleted images alone.", "--no-rotate-orphans", node="backup"
+    )
+    rados_timeout: Annotated[int, AfterValidator(checks.seconds)] = _option(
+        120, "Seconds after which a Ceph operation that doesn't answer fails.", node="ceph"
+    )
+
+    @property
+    def keeps_conf(self) -> bool:
+        return self.temp_conf_dir is not None if self.keepconf is None else self.keepconf
+
+    @property
+    def ceph_conf_path(self) -> Path:
+        return self.ceph_conf or Path("/etc/ceph") / f"{self.ceph_cluster}.conf"

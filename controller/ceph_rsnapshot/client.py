@@ -1,0 +1,154 @@
+"""The agent as seen from here: typed calls, errors as classes, long work polled."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any, Callable
+
+import rpyc
+from rpyc.utils.factory import unix_connect
+
+from ceph_rsnapshot.connection import Link
+from ceph_rsnapshot_common import __version__
+from ceph_rsnapshot_common.errors import (
+    AgentUnreachable,
+    BadRequest,
+    CephRsnapshotError,
+    ErrorRecord,
+    VersionMismatch,
+    from_record,
+)
+from ceph_rsnapshot_common.names import Pool
+from ceph_rsnapshot_common.records import (
+    PROTOCOL,
+    Exported,
+    ExportRequest,
+    Hello,
+    ImageName,
+    JobStatus,
+    Listing,
+    ListRequest,
+)
+from ceph_rsnapshot_common.wire import CALL_SECONDS, PROTOCOL_CONFIG
+
+Progress = Callable[[JobStatus], None]
+_POLL_FIRST, _POLL_MOST = 0.02, 0.5
+
+
+class AgentClient:
+    """A connection to the agent; a context manager. What it exported is removed there when it closes.
+
+    Raises:
+        AgentUnreachable: from every call, if the connection is not there or breaks.
+        VersionMismatch: on entering, if the agent does not speak this protocol.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._connection: Any = None
+
+    def __enter__(self) -> AgentClient:
+        self._connection = self._connect()
+        try:
+            self._greet()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    @property
+    def link(self) -> Link:
+        return self._link
+
+    @property
+    def alive(self) -> bool:
+        return self._connection is not None and not self._connection.closed
+
+    def close(self) -> None:
+        try:
+            self._connection.close()
+        except (EOFError, OSError, TimeoutError):
+            pass  # the other side was faster
+
+    def list_images(self, request: ListRequest, progress: Progress) -> Listing:
+        return Listing.model_validate(self._job("start_list", request.model_dump_json(), progress))
+
+    def export(self, request: ExportRequest, progress: Progress) -> Exported:
+        return Exported.model_validate(self._job("start_export", request.model_dump_json(), progress))
+
+    def remove_qcow(self, pool: Pool, image: str) -> bool:
+        return bool(self._call("remove_qcow", ImageName(pool=pool, image=image).model_dump_json()))
+
+    def _connect(self) -> Any:
+        address = str(self._link.address)
+        try:
+            return unix_connect(address, service=rpyc.VoidService, config=PROTOCOL_CONFIG)
+        except OSError as error:
+            reason = f"{error.strerror}; is the agent running there? (systemctl status ceph-rsnapshot-agent)"
+            raise self._link.explain(reason) from None
+
+    def _greet(self) -> None:
+        hello = Hello.model_validate(self._call("hello"))
+        if hello.protocol != PROTOCOL:
+            versions = f"it is version {hello.version} (protocol {hello.protocol}), this one {__version__} ({PROTOCOL})"
+            raise VersionMismatch(where=self._link.where, reason=f"{versions}; install the same version on both")
+        for missing in hello.tools_missing:
+            raise from_record(missing)
+
+    def _job(self, call: str, request: str, progress: Progress) -> Any:
+        job = str(self._call(call, request))
+        try:
+            self._follow(job, progress)
+        except CephRsnapshotError:
+            raise
+        except BaseException:
+            # interrupted here: the agent need not go on
+            if self.alive:
+                self._call("cancel", job)
+            raise
+        return self._call("result", job)
+
+    def _follow(self, job: str, progress: Progress) -> None:
+        pause = _POLL_FIRST
+        while True:
+            status = JobStatus.model_validate(self._call("poll", job))
+            progress(status)
+            if status.error:
+                raise from_record(status.error)
+            if status.state == "done":
+                return
+            time.sleep(pause)
+            pause = min(pause * 1.5, _POLL_MOST)
+
+    def _call(self, name: str, *arguments: str) -> Any:
+        answer = self._exchange(name, arguments)
+        if type(answer) is not str:
+            raise BadRequest(reason=f"the agent answered {name} with {type(answer).__name__} instead of text")
+        document = json.loads(answer)
+        if "error" in document:
+            raise from_record(ErrorRecord.model_validate(document["error"]))
+        return document["result"]
+
+    def _exchange(self, name: str, arguments: tuple[str, ...]) -> object:
+        try:
+            return getattr(self._connection.root, name)(*arguments)
+        except TimeoutError:
+            raise self._broken(f"no answer to {name} within {CALL_SECONDS} s") from None
+        except (EOFError, OSError) as error:
+            raise self._broken(f"the connection broke in {name}: {error or 'closed by the other side'}") from None
+        except ValueError as error:
+            # RPyC 5 and 6 can't read each other's messages ("invalid message type")
+            reason = f"it does not speak RPyC 6, which this one needs ({error}); install the same version on both"
+            raise VersionMismatch(where=self._link.where, reason=reason) from None
+        except AttributeError:
+            raise VersionMismatch(where=self._link.where, reason=f"it has no call {name}") from None
+
+    def _broken(self, reason: str) -> AgentUnreachable:
+        self.close()
+        return self._link.explain(reason)
+
+

@@ -1,0 +1,77 @@
+"""The way to the agent: its unix socket on this machine, or that socket forwarded by one shared ssh connection."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator, Optional
+
+from ceph_rsnapshot_common import servers
+from ceph_rsnapshot_common.commands import find_tool
+from ceph_rsnapshot_common.errors import AgentUnreachable, CommandFailed
+from ceph_rsnapshot_common.settings import Settings
+
+_CONNECT_SECONDS = 60.0
+# ssh never asks (nobody is there at night), notices a dead peer, and does not leave a master behind
+_OPTIONS = (
+    "BatchMode=yes",
+    "ConnectTimeout=30",
+    "ServerAliveInterval=15",
+    "ServerAliveCountMax=4",
+    "ExitOnForwardFailure=yes",
+    "ControlPersist=no",
+)
+
+
+@dataclass(frozen=True)
+class Link:
+    """An open way to the agent.
+
+    Attributes:
+        address: unix socket on this machine that leads to the agent.
+        where: the agent as messages name it.
+        host: what rsync's source begins with; None means this machine.
+        ssh_args: arguments of ssh for rsync, which use the same connection.
+        log: output of ssh, if there is one.
+    """
+
+    address: Path
+    where: str
+    host: Optional[str] = None
+    ssh_args: tuple[str, ...] = ()
+    log: Optional[Path] = None
+
+    def explain(self, reason: str) -> AgentUnreachable:
+        """The error for a failure on this link; ssh may know more than we do."""
+        said = servers.tail(self.log) if self.log else ""
+        return AgentUnreachable(where=self.where, reason=f"{reason}; ssh says: {said}" if said else reason)
+
+
+@contextmanager
+def link(settings: Settings, folder: Path) -> Iterator[Link]:
+    """Open the way to the agent; ``folder`` is for sockets and ssh's output.
+
+    Raises:
+        AgentUnreachable: ssh could not connect; has what it said.
+        ToolMissing: ssh is not installed.
+    """
+    if settings.ceph_host == "localhost":
+        yield Link(settings.agent_socket, str(settings.agent_socket))
+        return
+    address, control, log = folder / "agent.sock", folder / "ssh.ctl", folder / "ssh.log"
+    where = f"{settings.ceph_host}:{settings.agent_socket}"
+    user_args = shlex.split(settings.ssh_args)
+    options = [word for option in _OPTIONS for word in ("-o", option)]
+    forward = ["-N", "-M", "-S", str(control), "-L", f"{address}:{settings.agent_socket}"]
+    # what an earlier connection of this run left; that the socket is there again tells that ssh is ready
+    for leftover in (address, control, log):
+        leftover.unlink(missing_ok=True)
+    argv = [find_tool("ssh", "backup"), *user_args, *options, *forward, "--", settings.ceph_host]
+    try:
+        with servers.running(argv, node="backup", log=log, ready=address.is_socket, timeout=_CONNECT_SECONDS):
+            shared = (*user_args, "-S", str(control), "-o", "BatchMode=yes", "-o", "ControlMaster=no")
+            yield Link(address, where, settings.ceph_host, shared, log)
+    except CommandFailed as error:
+        raise AgentUnreachable(where=where, reason=error) from None

@@ -1,0 +1,71 @@
+"""Landing and rotation: only a complete file becomes day 0, and a rotation that was killed is brought to its end."""
+
+from __future__ import annotations
+
+import logging
+from typing import Optional
+
+from ceph_rsnapshot.layout import Place
+from ceph_rsnapshot.rsnapshot import Rsnapshot
+from ceph_rsnapshot_common import folders
+from ceph_rsnapshot_common.errors import TransferFailed
+from ceph_rsnapshot_common.manifest import Manifest
+
+_logger = logging.getLogger(__name__)
+
+
+def land(rsnapshot: Rsnapshot, expected: Optional[Manifest]) -> None:
+    """Sync, see that ``expected`` (None: nothing at all) has arrived, make it last, and rotate.
+
+    Raises:
+        CommandFailed: rsnapshot failed.
+        TransferFailed: it said that all is well, but what arrived is not what was sent.
+    """
+    place = rsnapshot.place
+    rsnapshot.sync()
+    _check_arrived(place, expected)
+    rotate(rsnapshot)
+
+
+def rotate(rsnapshot: Rsnapshot) -> None:
+    """Rotate; a mark says that a rotation is under way, for `finish_rotation`."""
+    mark = rsnapshot.place.root / ".rotating"
+    folders.write_durably(mark, "rsnapshot rotates here; if it was killed, the next run finishes the rotation\n")
+    rsnapshot.rotate()
+    folders.sync_folder(rsnapshot.place.root)
+    mark.unlink()
+
+
+def finish_rotation(place: Place) -> None:
+    """Bring a rotation that was killed half-way to its end, or else the next one would delete a day too many.
+
+    rsnapshot moves days up from the oldest and ``.sync`` last, so that the first missing number tells how far it got.
+    """
+    mark = place.root / ".rotating"
+    if not mark.exists():
+        return
+    days = place.days()
+    if place.sync.is_dir():
+        gap = next((number for number in range(len(days)) if number not in days), len(days))
+        if gap == len(days):
+            # nothing was moved yet: the next run syncs and rotates as if this one had not begun
+            _logger.warning("%s: a rotation was interrupted before it moved anything", place.root)
+        else:
+            _logger.warning("%s: finishing a rotation that was interrupted", place.root)
+            for number in range(gap - 1, -1, -1):
+                place.day(number).rename(place.day(number + 1))
+            place.sync.rename(place.day(0))
+    folders.sync_folder(place.root)
+    mark.unlink()
+
+
+def _check_arrived(place: Place, expected: Optional[Manifest]) -> None:
+    arrived = sorted(path.name for path in place.sync.iterdir()) if place.sync.is_dir() else []
+    files = [] if expected is None else [place.manifest(place.sync), place.qcow(place.sync)]
+    if arrived != sorted(path.name for path in files):
+        raise TransferFailed(path=place.sync, reason=f"holds {arrived or 'nothing'} after rsnapshot sync")
+    if expected is not None and place.complete(place.sync) != expected:
+        raise TransferFailed(path=place.sync, reason="the qcow2 or its manifest is not what was exported")
+    for path in files:
+        folders.sync_file(path)
+    folders.sync_folder(place.sync)

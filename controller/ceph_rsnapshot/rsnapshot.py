@@ -1,0 +1,112 @@
+"""rsnapshot: its configuration for one image, `rsnapshot sync`, and the rotation."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator, Optional, Sequence
+
+from ceph_rsnapshot.layout import Place
+from ceph_rsnapshot_common import commands
+from ceph_rsnapshot_common.commands import find_tool
+from ceph_rsnapshot_common.settings import Settings
+
+# --modify-window=-1 compares times to the nanosecond: by whole seconds two different images can look the same
+_LONG_ARGS = ("--delete", "--delete-excluded", "--numeric-ids", "--relative", "--sparse", "--modify-window=-1")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What rsync pulls: a folder on this machine, or on ``host`` with these arguments for ssh."""
+
+    folder: str
+    host: Optional[str] = None
+    ssh_args: tuple[str, ...] = ()
+
+
+def render(settings: Settings, place: Place, source: Source, log: Path) -> str:
+    """The text of rsnapshot.conf for one image; fields are separated by tabs."""
+    path = f"{source.host}:{source.folder}" if source.host else source.folder
+    lines = [
+        ("config_version", "1.2"),
+        ("snapshot_root", f"{place.root}/"),
+        ("no_create_root", "1"),
+        ("cmd_rsync", find_tool("rsync", "backup")),
+        *([("cmd_ssh", find_tool("ssh", "backup"))] if source.host else []),
+        *([("ssh_args", quoted(source.ssh_args))] if source.ssh_args else []),
+        ("retain", settings.retain_interval, str(settings.retain_number)),
+        ("verbose", "2"),
+        ("loglevel", "3"),
+        ("logfile", str(log)),
+        ("lockfile", str(_lockfile(place))),
+        ("sync_first", "1"),
+        ("link_dest", "1"),
+        ("rsync_short_args", "-a"),
+        ("rsync_long_args", quoted([*_LONG_ARGS, *(f"--{argument}" for argument in settings.extra_long_args)])),
+        ("backup", f"{path}/./", "./"),
+    ]
+    return "".join("\t".join(line) + "\n" for line in lines)
+
+
+def quoted(arguments: Sequence[str]) -> str:
+    """Arguments in one line as rsnapshot and rsync's --rsh read it: quotes without escapes, of one kind at a time."""
+
+    def one(argument: str) -> str:
+        if not any(character in argument for character in " '\""):
+            return argument
+        quote = "'" if '"' in argument else '"'
+        return f"{quote}{argument}{quote}"
+
+    return " ".join(one(argument) for argument in arguments)
+
+
+@dataclass(frozen=True)
+class Rsnapshot:
+    """rsnapshot with one configuration. ``lock`` is the run's lock, which its processes hold too while they live."""
+
+    conf: Path
+    place: Place
+    extra_args: tuple[str, ...]
+    lock: int
+
+    def sync(self) -> None:
+        """Bring the source into ``.sync``; days are not touched.
+
+        Raises:
+            CommandFailed: it did not exit 0 (2 means warnings, among them files that vanished).
+        """
+        commands.run(commands.dying_with_parent(self._command("sync"), "backup"), pass_fds=(self.lock,))
+
+    def rotate(self) -> None:
+        """Make ``.sync`` day 0 and the oldest day go; once begun it is not interrupted half-way."""
+        commands.run(self._command(self.place.interval), pass_fds=(self.lock,), finish=True)
+
+    def _command(self, action: str) -> list[str]:
+        # rsnapshot tests the pid in its own lock file with kill 0, so a reused pid would block it for ever;
+        # this run's flock is held around it, so whatever is there is stale
+        _lockfile(self.place).unlink(missing_ok=True)
+        return [find_tool("rsnapshot", "backup"), "-c", str(self.conf), *self.extra_args, action]
+
+
+@contextmanager
+def configured(
+    settings: Settings, place: Place, source: Source, conf_folder: Path, lock: int
+) -> Iterator[Rsnapshot]:
+    """rsnapshot with a configuration that is removed at the end unless KEEPCONF is set."""
+    relative = place.root.relative_to(settings.backup_base_path)
+    conf = conf_folder / f"{relative}.conf"
+    log = settings.log_base_path / "rsnapshot" / f"{relative}.log"
+    for path in (conf, log):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    conf.write_text(render(settings, place, source, log), encoding="utf-8")
+    try:
+        yield Rsnapshot(conf, place, tuple(shlex.split(settings.extra_args)), lock)
+    finally:
+        if not settings.keeps_conf:
+            conf.unlink(missing_ok=True)
+
+
+def _lockfile(place: Place) -> Path:
+    return place.root / ".rsnapshot.pid"
