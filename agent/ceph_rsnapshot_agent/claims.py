@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Iterator
 
 from ceph_rsnapshot_common import folders, locks
 from ceph_rsnapshot_common.errors import ExportInUse, LockHeld

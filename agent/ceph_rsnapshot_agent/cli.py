@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import threading
 from typing import NoReturn
@@ -19,7 +20,7 @@ from ceph_rsnapshot_common import logs
 from ceph_rsnapshot_common.arguments import chosen, make_parser
 from ceph_rsnapshot_common.config import load
 from ceph_rsnapshot_common.entry import exit_with
-from ceph_rsnapshot_common.errors import ConfigError, ImageGone, SnapshotMissing
+from ceph_rsnapshot_common.errors import ConfigError, ImageGone, SnapshotMissing, from_record
 from ceph_rsnapshot_common.names import Pool, parse_pool
 from ceph_rsnapshot_common.records import ExportRequest, Image, Listing, ListRequest
 from ceph_rsnapshot_common.settings import Settings
@@ -88,10 +89,12 @@ def export_qcow() -> NoReturn:
     parser = make_parser(
         "export_qcow",
         "Export the snapshot of the day of an image to a qcow2 file under QCOW_TEMP_PATH, and print its path.",
-        "examples:\n  export_qcow vm-1\n  export_qcow rbd/vm-1@2016-10-04\n  export_qcow -p pool/namespace -- -odd-name",
+        "examples:\n  export_qcow vm-1\n  export_qcow rbd/vm-1@2016-10-04\n  export_qcow -p pool/namespace -- -odd",
         ["pool", "snap_date", "verbose"],
     )
-    parser.add_argument("image", metavar="IMAGE", help="image, pool/image or pool/namespace/image; @SNAPSHOT may follow")
+    parser.add_argument(
+        "image", metavar="IMAGE", help="image, pool/image or pool/namespace/image; @SNAPSHOT may follow"
+    )
     exit_with(lambda: _export_qcow(parser.parse_args()), parser.prog)
 
 
@@ -117,7 +120,7 @@ def remove_qcow() -> NoReturn:
         "example:\n  remove_qcow vm-1",
         ["pool", "verbose"],
     )
-    parser.add_argument("image", metavar="IMAGE", help="image, pool/image or pool/namespace/image")
+    parser.add_argument("image", metavar="IMAGE", help="[pool/[namespace/]]image")
     exit_with(lambda: _remove_qcow(parser.parse_args()), parser.prog)
 
 
@@ -147,7 +150,9 @@ def _named(text: str, settings: Settings) -> tuple[Pool, str, str]:
         except ValueError as error:
             raise ConfigError(path="IMAGE", problems=str(error)) from None
     if len(settings.pool) > 1:
-        raise ConfigError(path="IMAGE", problems=f"several pools are configured: name one, as {settings.pool[0]}/{image}")
+        raise ConfigError(
+            path="IMAGE", problems=f"several pools are configured: name one, as {settings.pool[0]}/{image}"
+        )
     return settings.pool[0], image, snapshot
 
 
@@ -157,22 +162,14 @@ def _list(cluster: Cluster, pool: Pool, snapshot: str, image_re: str) -> Listing
 
 
 def _find(cluster: Cluster, pool: Pool, name: str, snapshot: str) -> ExportRequest:
-    listing = _list(cluster, pool, snapshot, f"{_exactly(name)}")
+    listing = _list(cluster, pool, snapshot, re.escape(name) + r"\Z")
     image = next((image for image in listing.images if image.name == name), None)
     if image is None:
         raise ImageGone(pool=pool, image=name, image_id="unknown")
     return _request(pool, image, snapshot)
 
 
-def _exactly(name: str) -> str:
-    import re
-
-    return re.escape(name) + r"\Z"
-
-
 def _request(pool: Pool, image: Image, snapshot: str) -> ExportRequest:
-    from ceph_rsnapshot_common.errors import from_record
-
     if image.error:
         raise from_record(image.error)
     if not image.snapshot:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Iterator
+from typing import Any
 
 from ceph_rsnapshot_common.errors import (
     BindingsMissing,
@@ -151,4 +153,5 @@ def _has_namespace(rbd: Any, ioctx: Any, namespace: str) -> bool:
 def _ceph_version(handle: Any) -> str:
     """Ceph's version as the monitors tell it, or ``unknown`` if the key may not ask."""
     code, answer, _ = handle.mon_command(json.dumps({"prefix": "version", "format": "json"}), b"")
-    return str(json.loads(answer)["version"]) if code == 0 else "unknown"
+    match = re.search(rb"ceph version (\S+)", answer) if code == 0 else None
+    return match.group(1).decode() if match else "unknown"

@@ -169,9 +169,7 @@ def _finish(files: Files) -> None:
     folders.sync_folder(files.folder)
 
 
-def _manifest(
-    cluster: Cluster, request: ExportRequest, files: Files, source: _Source, started: datetime
-) -> Manifest:
+def _manifest(cluster: Cluster, request: ExportRequest, files: Files, source: _Source, started: datetime) -> Manifest:
     status = files.qcow.stat()
     return Manifest(
         fsid=cluster.fsid,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from typing import Callable, Optional
+from typing import Callable
 
 from pydantic import BaseModel
 
@@ -25,7 +25,7 @@ class Job:
     def __init__(self, work: Work) -> None:
         self._status = JobStatus(state="running")
         self._cancelled = threading.Event()
-        self._result: Optional[BaseModel] = None
+        self._result: BaseModel | None = None
         self._thread = threading.Thread(target=self._run, args=(work,))
         self._thread.start()
 
@@ -34,7 +34,7 @@ class Job:
         return self._status
 
     @property
-    def result(self) -> Optional[BaseModel]:
+    def result(self) -> BaseModel | None:
         return self._result
 
     def cancel(self) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import re
 import threading
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from functools import partial
-from typing import Any, Callable, Iterable, Optional
+from typing import Any, Callable
 
 from ceph_rsnapshot_agent.cluster import Cluster, bindings, open_image
 from ceph_rsnapshot_common.errors import Cancelled, ImageUnreadable, PoolUnreadable
@@ -99,7 +100,7 @@ def _describe(rbd: Any, image: Any, name: str, image_id: str, snapshot_name: str
     )
 
 
-def _snapshot(image: Any, entry: Any) -> Optional[Snapshot]:
+def _snapshot(image: Any, entry: Any) -> Snapshot | None:
     if entry is None:
         return None
     created = snapshot_created(image, entry["id"])

@@ -7,9 +7,10 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from rpyc.utils.helpers import classpartial
 from rpyc.utils.server import ThreadedServer

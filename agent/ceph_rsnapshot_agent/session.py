@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack
-from typing import Optional
 
-from ceph_rsnapshot_agent.claims import Files, claim
+from ceph_rsnapshot_agent.claims import claim
 from ceph_rsnapshot_agent.cluster import Cluster, connect
 from ceph_rsnapshot_agent.export import export
 from ceph_rsnapshot_agent.jobs import Jobs, Report
@@ -29,7 +28,7 @@ class Session:
         self._jobs = Jobs()
         self._lock = threading.Lock()
         self._stack = ExitStack()
-        self._cluster: Optional[Cluster] = None
+        self._cluster: Cluster | None = None
         self._exports: dict[tuple[Pool, str], ExitStack] = {}
 
     @property

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, Optional
 
 from ceph_rsnapshot_common.errors import NotEnoughSpace
 
@@ -38,7 +38,7 @@ class Watch:
         self._minimum = minimum
         self._cancelled = cancelled
         self.stop = threading.Event()
-        self.error: Optional[NotEnoughSpace] = None
+        self.error: NotEnoughSpace | None = None
 
     def loop(self) -> None:
         while not self._cancelled.is_set():

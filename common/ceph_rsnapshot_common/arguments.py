@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, Iterable
+from collections.abc import Iterable
+from typing import Any
 
 from ceph_rsnapshot_common import __version__
 from ceph_rsnapshot_common.settings import Settings
@@ -28,7 +29,9 @@ def _add_option(parser: argparse.ArgumentParser, key: str) -> None:
     """The flags of option ``key``; a true or false option becomes a switch that turns it on."""
     field = Settings.model_fields[key]
     extra: Any = field.json_schema_extra
-    kind: dict[str, Any] = {"metavar": extra["metavar"]} if extra["metavar"] else {"action": "store_const", "const": True}
+    kind: dict[str, Any] = (
+        {"metavar": extra["metavar"]} if extra["metavar"] else {"action": "store_const", "const": True}
+    )
     text = f"{field.description} [{key.upper()}]".replace("%", "%%").replace("`", "")
     parser.add_argument(*extra["flags"], dest=key, default=argparse.SUPPRESS, help=text, **kind)
 

@@ -12,12 +12,20 @@ from ceph_rsnapshot_common.sizes import parse_size
 _HOST = re.compile(r"(?:[A-Za-z0-9._][A-Za-z0-9._-]*@)?[A-Za-z0-9._\[:][A-Za-z0-9._:\]-]*")
 _WORD = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]*")
 # the words that rsnapshot 1.4.5 keeps for itself, in its @reserved_words
-_RSNAPSHOT_WORDS = (
-    "archive check-config-version configtest diff delete du get-latest-snapshot help history list print-config "
-    "restore rollback sync upgrade-config-file version version-only"
-).split()
+_RSNAPSHOT_WORDS = frozenset(
+    "archive check-config-version configtest diff delete du get-latest-snapshot help history list print-config "  # noqa: SIM905
+    "restore rollback sync upgrade-config-file version version-only".split()
+)
 # rsync --inplace and its kin would rewrite the older days, which are hard links to the same file
-_FORBIDDEN_RSYNC = ("inplace", "append", "append-verify", "write-devices", "remove-source-files", "dry-run", "list-only")
+_FORBIDDEN_RSYNC = (
+    "inplace",
+    "append",
+    "append-verify",
+    "write-devices",
+    "remove-source-files",
+    "dry-run",
+    "list-only",
+)
 _CONTROL = "must not hold a tab, a newline or another control character (rsnapshot's configuration can't)"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shlex
@@ -10,8 +11,10 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Callable, Mapping, Optional, Sequence
+from pathlib import Path
+from typing import IO, Callable
 
 from ceph_rsnapshot_common.errors import Cancelled, CommandFailed, ToolMissing, one_line
 
@@ -60,11 +63,11 @@ def dying_with_parent(argv: Sequence[str], node: str) -> list[str]:
 def run(
     argv: Sequence[str],
     *,
-    timeout: Optional[float] = None,
+    timeout: float | None = None,
     accepted: Sequence[int] = (0,),
-    env: Optional[Mapping[str, str]] = None,
+    env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
-    cancelled: Optional[threading.Event] = None,
+    cancelled: threading.Event | None = None,
     on_stdout: Callable[[str], None] = lambda text: None,
     finish: bool = False,
 ) -> Result:
@@ -114,13 +117,11 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _signal_group(process: subprocess.Popen[bytes], signum: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signum)
-    except ProcessLookupError:
-        pass
 
 
-def _start(argv: Sequence[str], env: Optional[Mapping[str, str]], pass_fds: Sequence[int]) -> subprocess.Popen[bytes]:
+def _start(argv: Sequence[str], env: Mapping[str, str] | None, pass_fds: Sequence[int]) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             argv,
@@ -135,7 +136,7 @@ def _start(argv: Sequence[str], env: Optional[Mapping[str, str]], pass_fds: Sequ
         raise _failure(argv, "could not be started", str(error)) from None
 
 
-def _wait(process: subprocess.Popen[bytes], timeout: Optional[float], cancelled: Optional[threading.Event]) -> str:
+def _wait(process: subprocess.Popen[bytes], timeout: float | None, cancelled: threading.Event | None) -> str:
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
         try:
@@ -151,7 +152,7 @@ def _wait(process: subprocess.Popen[bytes], timeout: Optional[float], cancelled:
 class _Drain:
     """Reads a pipe in a thread, so that a full pipe never blocks the command; keeps a bounded tail."""
 
-    def __init__(self, pipe: Optional[IO[bytes]], on_text: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, pipe: IO[bytes] | None, on_text: Callable[[str], None] = lambda text: None) -> None:
         assert pipe is not None
         self._pipe = pipe
         self._on_text = on_text
@@ -177,5 +178,5 @@ def _describe(code: int) -> str:
 
 
 def _failure(argv: Sequence[str], outcome: str, output: str) -> CommandFailed:
-    name = os.path.basename(argv[argv.index("--") + 1] if "--pdeathsig" in argv else argv[0])
+    name = Path(argv[argv.index("--") + 1] if "--pdeathsig" in argv else argv[0]).name
     return CommandFailed(command=name, outcome=outcome, output=one_line(output[-_SHOWN_OUTPUT:]) or "(no output)")

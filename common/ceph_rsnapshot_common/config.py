@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime
 import difflib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, Optional
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -27,7 +28,7 @@ class Loaded:
     """Settings and where they come from: ``origins`` has ``file`` or ``flag`` for what is not a default."""
 
     settings: Settings
-    path: Optional[Path]
+    path: Path | None
     origins: Mapping[str, str]
 
 
@@ -59,9 +60,7 @@ def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
     for key_node, _ in node.value:
         key = str(key_node.value).lower()
         if key in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{key_node.value} is given twice", key_node.start_mark
-            )
+            raise yaml.constructor.ConstructorError(None, None, f"{key_node.value} is given twice", key_node.start_mark)
         seen[key] = key
     return loader.construct_mapping(node, deep=True)
 

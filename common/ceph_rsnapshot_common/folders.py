@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
 
 from ceph_rsnapshot_common import locks
 from ceph_rsnapshot_common.errors import LockHeld, PathNotUsable
@@ -74,7 +74,7 @@ def temporary(prefix: str) -> Iterator[Path]:
     Args:
         prefix: how its name begins; in the system's folder for temporary files unless it is an absolute path.
     """
-    parent, name = _place(prefix)
+    parent, name = place(prefix)
     folder = Path(tempfile.mkdtemp(prefix=name, dir=parent))
     try:
         with locks.hold(folder / _OWNER):
@@ -85,7 +85,7 @@ def temporary(prefix: str) -> Iterator[Path]:
 
 def sweep(prefix: str) -> None:
     """Remove what killed processes of this user left of `temporary` folders; those of living ones stay."""
-    parent, name = _place(prefix)
+    parent, name = place(prefix)
     for folder in parent.glob(f"{name}*"):
         owner = folder / _OWNER
         if folder.is_symlink() or not owner.is_file() or owner.stat().st_uid != os.geteuid():
@@ -97,6 +97,7 @@ def sweep(prefix: str) -> None:
             continue
 
 
-def _place(prefix: str) -> tuple[Path, str]:
+def place(prefix: str) -> tuple[Path, str]:
+    """The folder and the beginning of the name that ``prefix`` means."""
     path = Path(tempfile.gettempdir(), prefix)
     return path.parent, path.name

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
 
 from ceph_rsnapshot_common.errors import LockHeld
 
@@ -60,6 +60,6 @@ def _acquire(path: Path) -> int:
 def _is_still(path: Path, descriptor: int) -> bool:
     """False if the file was removed by its last holder between our open and our lock."""
     try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False

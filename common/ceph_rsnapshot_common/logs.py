@@ -6,7 +6,6 @@ import logging
 import logging.handlers
 import sys
 from pathlib import Path
-from typing import Optional
 
 from ceph_rsnapshot_common import commands
 from ceph_rsnapshot_common.errors import PathNotUsable
@@ -15,7 +14,7 @@ from ceph_rsnapshot_common.folders import make_private
 _FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
-def set_up(verbose: bool, sh_logging: bool, file: Optional[Path] = None, quiet: bool = False) -> None:
+def set_up(verbose: bool, sh_logging: bool, file: Path | None = None, quiet: bool = False) -> None:
     """Send this program's log to ``file`` and to standard error (there errors only, if ``quiet``).
 
     Raises:

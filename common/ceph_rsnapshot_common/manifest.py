@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from typing_extensions import Literal
@@ -39,7 +39,7 @@ class Layout(BaseModel):
     object_size: int
     stripe_unit: int
     stripe_count: int
-    data_pool: Optional[str] = None
+    data_pool: str | None = None
 
 
 class Manifest(BaseModel):

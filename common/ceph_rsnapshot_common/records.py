@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Optional
 
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import Literal
@@ -45,9 +44,9 @@ class Image(Record):
     id: str
     size: int = 0
     features: tuple[str, ...] = ()
-    snapshot: Optional[Snapshot] = None
-    newest: Optional[Snapshot] = None
-    error: Optional[ErrorRecord] = None
+    snapshot: Snapshot | None = None
+    newest: Snapshot | None = None
+    error: ErrorRecord | None = None
 
 
 class Listing(Record):
@@ -91,7 +90,7 @@ class JobStatus(Record):
     stage: str = ""
     done: int = 0
     total: int = 0
-    error: Optional[ErrorRecord] = None
+    error: ErrorRecord | None = None
 
 
 class ImageName(Record):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 import subprocess
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Iterator, Sequence
+from typing import Callable
 
 from ceph_rsnapshot_common.commands import dying_with_parent, stop
 from ceph_rsnapshot_common.errors import CommandFailed, one_line
@@ -58,15 +58,13 @@ def tail(log: Path) -> str:
         return ""
 
 
-def _wait(
-    process: subprocess.Popen[bytes], name: str, log: Path, ready: Callable[[], bool], timeout: float
-) -> None:
+def _wait(process: subprocess.Popen[bytes], name: str, log: Path, ready: Callable[[], bool], timeout: float) -> None:
     deadline = time.monotonic() + timeout
     while not ready():
         if process.poll() is not None:
             outcome = f"ended with exit code {process.returncode} before it was ready"
-            raise CommandFailed(command=os.path.basename(name), outcome=outcome, output=tail(log) or "(no output)")
+            raise CommandFailed(command=Path(name).name, outcome=outcome, output=tail(log) or "(no output)")
         if time.monotonic() > deadline:
             outcome = f"was not ready within {timeout:g} s"
-            raise CommandFailed(command=os.path.basename(name), outcome=outcome, output=tail(log) or "(no output)")
+            raise CommandFailed(command=Path(name).name, outcome=outcome, output=tail(log) or "(no output)")
         time.sleep(_POLL_SECONDS)

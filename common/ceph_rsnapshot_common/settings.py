@@ -7,10 +7,9 @@ A field of :class:`Settings` is an option; its upper-case name is the YAML key. 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Optional
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-from typing_extensions import Annotated
 
 from ceph_rsnapshot_common import checks
 from ceph_rsnapshot_common.names import Pool
@@ -47,7 +46,7 @@ class Settings(BaseModel):
     )
     ceph_user: Word = _option("admin", "cephx id of the agent, without `client.`.", node="ceph")
     ceph_cluster: Word = _option("ceph", "Cluster name: the agent reads `/etc/ceph/<cluster>.conf`.", node="ceph")
-    ceph_conf: Optional[AbsolutePath] = _option(
+    ceph_conf: AbsolutePath | None = _option(
         None, "Path of another ceph.conf, instead of `/etc/ceph/<cluster>.conf`.", node="ceph"
     )
     pool: Annotated[tuple[Pool, ...], BeforeValidator(checks.pools)] = _option(
@@ -75,7 +74,7 @@ class Settings(BaseModel):
         "temporary files unless it is an absolute path.",
         node="backup",
     )
-    temp_conf_dir: Optional[AbsolutePath] = _option(
+    temp_conf_dir: AbsolutePath | None = _option(
         None,
         "Folder for rsnapshot's configurations, instead of a temporary one; then KEEPCONF is true unless it is set.",
         node="backup",
@@ -83,7 +82,7 @@ class Settings(BaseModel):
     backup_base_path: AbsolutePath = _option(
         "/backups/ceph_rsnapshot", "Base path of the backups on the backup node (made with mode 0700).", node="backup"
     )
-    keepconf: Optional[bool] = _option(
+    keepconf: bool | None = _option(
         None,
         "Keep rsnapshot's configurations after the run. Default: false, but true if TEMP_CONF_DIR is set.",
         "-k",
@@ -101,7 +100,9 @@ class Settings(BaseModel):
         "--image-re",
         metavar="RE",
     )
-    retain_interval: Annotated[str, AfterValidator(checks.interval)] = _option("daily", "Interval name in rsnapshot's retain line.", node="backup")
+    retain_interval: Annotated[str, AfterValidator(checks.interval)] = _option(
+        "daily", "Interval name in rsnapshot's retain line.", node="backup"
+    )
     retain_number: Annotated[int, AfterValidator(checks.retain_number)] = _option(
         14,
         "How many days to keep: number in rsnapshot's retain line; 2 or more, because rsnapshot's rotation with "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from typing import Any, Callable
@@ -69,10 +70,8 @@ class AgentClient:
         return self._connection is not None and not self._connection.closed
 
     def close(self) -> None:
-        try:
+        with contextlib.suppress(EOFError, OSError):  # the other side was faster
             self._connection.close()
-        except (EOFError, OSError, TimeoutError):
-            pass  # the other side was faster
 
     def list_images(self, request: ListRequest, progress: Progress) -> Listing:
         return Listing.model_validate(self._job("start_list", request.model_dump_json(), progress))
@@ -150,5 +149,3 @@ class AgentClient:
     def _broken(self, reason: str) -> AgentUnreachable:
         self.close()
         return self._link.explain(reason)
-
-

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Optional
 
 from ceph_rsnapshot_common import servers
 from ceph_rsnapshot_common.commands import find_tool
@@ -39,9 +39,9 @@ class Link:
 
     address: Path
     where: str
-    host: Optional[str] = None
+    host: str | None = None
     ssh_args: tuple[str, ...] = ()
-    log: Optional[Path] = None
+    log: Path | None = None
 
     def explain(self, reason: str) -> AgentUnreachable:
         """The error for a failure on this link; ssh may know more than we do."""

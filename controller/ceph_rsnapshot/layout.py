@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 from ceph_rsnapshot_common.manifest import Identity, Manifest, ManifestUnreadable, read_manifest
 from ceph_rsnapshot_common.names import Pool, decode, encode, image_folder
@@ -39,7 +38,7 @@ class Place:
         matches = (pattern.fullmatch(path.name) for path in self.root.iterdir() if path.is_dir())
         return sorted(int(match.group(1)) for match in matches if match)
 
-    def complete(self, folder: Path) -> Optional[Manifest]:
+    def complete(self, folder: Path) -> Manifest | None:
         """The manifest in ``folder`` if the qcow2 that it describes lies beside it in full length."""
         try:
             manifest = read_manifest(self.manifest(folder))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Optional
+from typing import Callable
 
 from ceph_rsnapshot.layout import Place
 from ceph_rsnapshot.rsnapshot import Rsnapshot
@@ -14,7 +14,7 @@ from ceph_rsnapshot_common.manifest import Manifest
 _logger = logging.getLogger(__name__)
 
 
-def land(rsnapshot: Rsnapshot, expected: Optional[Manifest]) -> None:
+def land(rsnapshot: Rsnapshot, expected: Manifest | None, before_rotation: Callable[[], None] = lambda: None) -> None:
     """Sync, see that ``expected`` (None: nothing at all) has arrived, make it last, and rotate.
 
     Raises:
@@ -24,10 +24,11 @@ def land(rsnapshot: Rsnapshot, expected: Optional[Manifest]) -> None:
     place = rsnapshot.place
     rsnapshot.sync()
     _check_arrived(place, expected)
-    rotate(rsnapshot)
+    before_rotation()
+    _rotate(rsnapshot)
 
 
-def rotate(rsnapshot: Rsnapshot) -> None:
+def _rotate(rsnapshot: Rsnapshot) -> None:
     """Rotate; a mark says that a rotation is under way, for `finish_rotation`."""
     mark = rsnapshot.place.root / ".rotating"
     folders.write_durably(mark, "rsnapshot rotates here; if it was killed, the next run finishes the rotation\n")
@@ -36,17 +37,18 @@ def rotate(rsnapshot: Rsnapshot) -> None:
     mark.unlink()
 
 
-def finish_rotation(place: Place) -> None:
+def finish_rotation(place: Place, retain: int) -> None:
     """Bring a rotation that was killed half-way to its end, or else the next one would delete a day too many.
 
     rsnapshot moves days up from the oldest and ``.sync`` last, so that the first missing number tells how far it got.
+    Days from number ``retain`` on are of an earlier, larger RETAIN_NUMBER: rsnapshot leaves them alone, and so do we.
     """
     mark = place.root / ".rotating"
     if not mark.exists():
         return
-    days = place.days()
+    days = [number for number in place.days() if number < retain]
     if place.sync.is_dir():
-        gap = next((number for number in range(len(days)) if number not in days), len(days))
+        gap = next(number for number in range(len(days) + 1) if number not in days)
         if gap == len(days):
             # nothing was moved yet: the next run syncs and rotates as if this one had not begun
             _logger.warning("%s: a rotation was interrupted before it moved anything", place.root)
@@ -59,7 +61,7 @@ def finish_rotation(place: Place) -> None:
     mark.unlink()
 
 
-def _check_arrived(place: Place, expected: Optional[Manifest]) -> None:
+def _check_arrived(place: Place, expected: Manifest | None) -> None:
     arrived = sorted(path.name for path in place.sync.iterdir()) if place.sync.is_dir() else []
     files = [] if expected is None else [place.manifest(place.sync), place.qcow(place.sync)]
     if arrived != sorted(path.name for path in files):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Optional, Sequence
 
 from ceph_rsnapshot.layout import Place
 from ceph_rsnapshot_common import commands
@@ -22,7 +22,7 @@ class Source:
     """What rsync pulls: a folder on this machine, or on ``host`` with these arguments for ssh."""
 
     folder: str
-    host: Optional[str] = None
+    host: str | None = None
     ssh_args: tuple[str, ...] = ()
 
 
@@ -91,9 +91,7 @@ class Rsnapshot:
 
 
 @contextmanager
-def configured(
-    settings: Settings, place: Place, source: Source, conf_folder: Path, lock: int
-) -> Iterator[Rsnapshot]:
+def configured(settings: Settings, place: Place, source: Source, conf_folder: Path, lock: int) -> Iterator[Rsnapshot]:
     """rsnapshot with a configuration that is removed at the end unless KEEPCONF is set."""
     relative = place.root.relative_to(settings.backup_base_path)
     conf = conf_folder / f"{relative}.conf"

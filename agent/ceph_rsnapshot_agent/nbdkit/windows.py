@@ -1,4 +1,4 @@
-"""Extents of an image, asked for window by window: copying starts at once, and no image costs a list of all its extents.
+"""Extents of an image, asked for window by window: copying starts at once, and no image costs a list of them all.
 
 Standard library only: nbdkit's Python plugin imports this file too.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import Callable, Iterable, List, Tuple
+from collections.abc import Iterable
+from typing import Callable
 
-Extent = Tuple[int, int]
+Extent = tuple[int, int]
 """Offset and length in bytes of an allocated piece."""
 
-Typed = Tuple[int, int, int]
+Typed = tuple[int, int, int]
 """Offset, length and NBD type (a sum of HOLE and ZERO, 0 for data)."""
 
 _WINDOW = 1024**3
@@ -25,9 +26,9 @@ def window_size(object_size: int, stripe_count: int, wanted: int = _WINDOW) -> i
     return max(1, wanted // period) * period
 
 
-def merged(extents: Iterable[Extent]) -> List[Extent]:
+def merged(extents: Iterable[Extent]) -> list[Extent]:
     """Ascending extents without overlap; neighbours become one (striped images come in the order of objects)."""
-    result: List[Extent] = []
+    result: list[Extent] = []
     for offset, length in sorted(extents):
         end = offset + length
         if result and offset <= result[-1][0] + result[-1][1]:
@@ -38,9 +39,9 @@ def merged(extents: Iterable[Extent]) -> List[Extent]:
     return result
 
 
-def typed(extents: Iterable[Extent], offset: int, end: int, data: int, gap: int) -> List[Typed]:
+def typed(extents: Iterable[Extent], offset: int, end: int, data: int, gap: int) -> list[Typed]:
     """What lies between ``offset`` and ``end``: ascending, contiguous and clipped, as NBD demands (CVE-2025-47711)."""
-    result: List[Typed] = []
+    result: list[Typed] = []
     position = offset
     for start, length in extents:
         first, last = max(start, offset), min(start + length, end)
@@ -68,16 +69,16 @@ class Windows:
         self._size = size
         self._window = window
         self._allocated = allocated
-        self._cache: OrderedDict[int, List[Extent]] = OrderedDict()
+        self._cache: OrderedDict[int, list[Extent]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def between(self, offset: int, count: int, data: int, gap: int) -> List[Typed]:
+    def between(self, offset: int, count: int, data: int, gap: int) -> list[Typed]:
         """Typed extents from ``offset`` to the end of the request or of its first window, whichever comes first."""
         index = offset // self._window
         end = min(offset + count, (index + 1) * self._window, self._size)
         return typed(self._extents(index), offset, end, data, gap)
 
-    def _extents(self, index: int) -> List[Extent]:
+    def _extents(self, index: int) -> list[Extent]:
         with self._lock:
             if index not in self._cache:
                 start = index * self._window

@@ -1,0 +1,28 @@
+"""Back up Ceph RBD snapshots to qcow2 files that rsnapshot keeps: the controller, for scripts.
+
+import ceph_rsnapshot
+
+settings = ceph_rsnapshot.load_settings("/etc/ceph-rsnapshot/ceph_rsnapshot.yaml")
+report = ceph_rsnapshot.backup(settings)
+for image in report.images:
+    print(image.pool, image.image, image.result)
+"""
+
+from ceph_rsnapshot.api import backup, load_settings
+from ceph_rsnapshot.observer import Observer
+from ceph_rsnapshot.report import ImageReport, OrphanReport, RunReport
+from ceph_rsnapshot_common import __version__
+from ceph_rsnapshot_common.errors import CephRsnapshotError
+from ceph_rsnapshot_common.settings import Settings
+
+__all__ = [
+    "CephRsnapshotError",
+    "ImageReport",
+    "Observer",
+    "OrphanReport",
+    "RunReport",
+    "Settings",
+    "__version__",
+    "backup",
+    "load_settings",
+]

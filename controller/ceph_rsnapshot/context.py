@@ -1,0 +1,123 @@
+"""What the parts of one run share: settings, the lock, folders, and the connection to the agent."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ceph_rsnapshot.client import AgentClient
+from ceph_rsnapshot.connection import link
+from ceph_rsnapshot_common import folders, locks
+from ceph_rsnapshot_common.commands import find_tool
+from ceph_rsnapshot_common.errors import LockHeld, PathNotUsable
+from ceph_rsnapshot_common.settings import Settings
+
+RUN_FOLDER_PREFIX = "ceph_rsnapshot_run_"
+_LOCK = ".ceph_rsnapshot.lock"
+_WAIT_FOR_CHILDREN = 60.0
+
+
+class AgentConnection:
+    """A client that is opened at first use, and again after it broke. Close it through the context manager."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._stack = ExitStack()
+        self._client: AgentClient | None = None
+
+    def __enter__(self) -> AgentConnection:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def client(self) -> AgentClient:
+        """Raises: AgentUnreachable, VersionMismatch, ToolMissing (on the ceph node)."""
+        if self._client is None or not self._client.alive:
+            self._client = None
+            self._stack.close()
+            with ExitStack() as stack:
+                way = stack.enter_context(link(self._settings, self._folder))
+                self._client = stack.enter_context(AgentClient(way))
+                self._stack = stack.pop_all()
+        return self._client
+
+
+@dataclass(frozen=True)
+class Context:
+    settings: Settings
+    snapshot: str
+    agent: AgentConnection
+    folder: Path
+    conf_folder: Path
+    lock: int
+
+
+@contextmanager
+def opened(settings: Settings, snapshot: str) -> Iterator[Context]:
+    """Take the lock of the backup base and make the folders of a run; all but kept configurations go at the end.
+
+    Raises:
+        LockHeld: another run works on this base.
+        PathNotUsable: a folder of the configuration can't be used.
+        ToolMissing: rsnapshot, rsync or ssh is not installed here.
+    """
+    _check_tools(settings)
+    base = folders.make_private(settings.backup_base_path, "BACKUP_BASE_PATH")
+    with ExitStack() as stack:
+        lock = stack.enter_context(_base_lock(base))
+        folders.sweep(RUN_FOLDER_PREFIX)
+        folder = stack.enter_context(folders.temporary(RUN_FOLDER_PREFIX))
+        conf_folder = stack.enter_context(_conf_folder(settings))
+        agent = stack.enter_context(AgentConnection(settings, folder))
+        yield Context(settings, snapshot, agent, folder, conf_folder, lock)
+
+
+def _check_tools(settings: Settings) -> None:
+    remote = ["ssh"] if settings.ceph_host != "localhost" else []
+    for tool in ["rsnapshot", "rsync", "setpriv", *remote]:
+        find_tool(tool, "backup")
+
+
+@contextmanager
+def _base_lock(base: Path) -> Iterator[int]:
+    with ExitStack() as stack:
+        yield _take_lock(stack, base / _LOCK)
+
+
+def _take_lock(stack: ExitStack, path: Path) -> int:
+    """Take the lock; if its holder was killed, its rsnapshot may still end and hold it: wait for that."""
+    deadline = time.monotonic() + _WAIT_FOR_CHILDREN
+    while True:
+        try:
+            return stack.enter_context(locks.hold(path))
+        except LockHeld as error:
+            if _lives(error.data["pid"]) or time.monotonic() > deadline:
+                raise
+        except OSError as error:
+            raise PathNotUsable(key="BACKUP_BASE_PATH", path=path, reason=error.strerror) from None
+        time.sleep(0.2)
+
+
+def _lives(pid: str) -> bool:
+    return not pid.isdigit() or Path("/proc", pid).exists()
+
+
+@contextmanager
+def _conf_folder(settings: Settings) -> Iterator[Path]:
+    """Where rsnapshot's configurations go: the named folder, or a new one that goes at the end unless KEEPCONF."""
+    if settings.temp_conf_dir:
+        yield folders.make_private(settings.temp_conf_dir, "TEMP_CONF_DIR")
+    elif settings.keeps_conf:
+        parent, name = folders.place(settings.temp_conf_dir_prefix)
+        yield Path(tempfile.mkdtemp(prefix=name, dir=folders.make_private(parent, "TEMP_CONF_DIR_PREFIX")))
+    else:
+        folders.make_private(folders.place(settings.temp_conf_dir_prefix)[0], "TEMP_CONF_DIR_PREFIX")
+        folders.sweep(settings.temp_conf_dir_prefix)
+        with folders.temporary(settings.temp_conf_dir_prefix) as folder:
+            yield folder

@@ -1,0 +1,111 @@
+"""Images that have backups and no longer exist: they roll off day by day, and their empty folder goes.
+
+An image that exists and lacks the snapshot of the day is no orphan, and a listing that looks wrong makes none.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ceph_rsnapshot import rotation
+from ceph_rsnapshot.context import Context
+from ceph_rsnapshot.layout import Place, known_images
+from ceph_rsnapshot.report import OrphanReport, OrphanResult, error_record
+from ceph_rsnapshot.rsnapshot import Source, configured
+from ceph_rsnapshot_common import folders
+from ceph_rsnapshot_common.errors import CephRsnapshotError, OrphansSuspicious
+from ceph_rsnapshot_common.names import Pool
+from ceph_rsnapshot_common.records import Listing
+from ceph_rsnapshot_common.settings import Settings
+
+_MARK = ".orphan.json"
+_NAMES_SHOWN = 5
+
+
+def find(settings: Settings, listing: Listing, accept_many: bool) -> dict[str, Place]:
+    """Orphans of the listed pool whose names match IMAGE_RE.
+
+    Raises:
+        OrphansSuspicious: there would be so many new ones that the listing is not believed.
+    """
+    known = known_images(settings.backup_base_path, listing.pool, settings.retain_interval)
+    orphans = {name: place for name, place in known.items() if name not in listing.names}
+    marked = {name for name, place in orphans.items() if (place.root / _MARK).exists()}
+    if orphans and not accept_many:
+        judge(listing.pool, known.keys() - marked, orphans.keys() - marked, listing_empty=not listing.names)
+    chooses = re.compile(settings.image_re).match
+    return {name: place for name, place in orphans.items() if chooses(name)}
+
+
+def judge(pool: Pool, known: Iterable[str], new: Iterable[str], listing_empty: bool) -> None:
+    """See that the new orphans are believable, counted among the images that were no orphans before.
+
+    Raises:
+        OrphansSuspicious: the listing is empty, or more than two and more than half of the images would be orphans.
+    """
+    known, new = sorted(known), sorted(new)
+    if listing_empty or (len(new) > 2 and 2 * len(new) > len(known)):
+        names = ", ".join(new[:_NAMES_SHOWN]) + (", ..." if len(new) > _NAMES_SHOWN else "")
+        raise OrphansSuspicious(pool=pool, new=len(new), known=len(known), names=names)
+
+
+def rotate_all(context: Context, listing: Listing, orphans: Mapping[str, Place]) -> list[OrphanReport]:
+    """Rotate each orphan with an empty source, once for a snapshot date."""
+    return [_rotate(context, listing, name, place) for name, place in orphans.items()]
+
+
+def reports(listing: Listing, names: Iterable[str], result: OrphanResult) -> list[OrphanReport]:
+    """A report of the same result for each orphan."""
+    return [OrphanReport(pool=str(listing.pool), image=name, result=result) for name in names]
+
+
+def unmark(place: Place) -> None:
+    """The image of this name exists (again): what is rotated from now on are backups."""
+    (place.root / _MARK).unlink(missing_ok=True)
+
+
+def _rotate(context: Context, listing: Listing, name: str, place: Place) -> OrphanReport:
+    report = OrphanReport(pool=str(listing.pool), image=name, result="rotated")
+    try:
+        if _marked_for(place) == context.snapshot:
+            return report.model_copy(update={"result": "already-rotated"})
+        rotation.finish_rotation(place, context.settings.retain_number)
+        source = Source(str(_empty_folder(context)))
+        with configured(context.settings, place, source, context.conf_folder, context.lock) as rsnapshot:
+            # the mark first: a day too many is kept if we are killed between the two, rather than one too few
+            rotation.land(rsnapshot, None, before_rotation=lambda: _mark(place, context.snapshot))
+        return report.model_copy(update={"result": "removed" if _remove_if_empty(place) else "rotated"})
+    except (CephRsnapshotError, OSError) as error:
+        return report.model_copy(update={"result": "failed", "error": error_record(error)})
+
+
+def _empty_folder(context: Context) -> Path:
+    folder = context.folder / "empty"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def _mark(place: Place, snapshot: str) -> None:
+    folders.write_durably(place.root / _MARK, json.dumps({"rotated_for": snapshot}) + "\n")
+
+
+def _marked_for(place: Place) -> str:
+    try:
+        return str(json.loads((place.root / _MARK).read_text(encoding="utf-8"))["rotated_for"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _remove_if_empty(place: Place) -> bool:
+    """Remove the image's folder if no day holds anything any more; tells whether it did."""
+    days = [place.day(number) for number in place.days()]
+    if any(any(day.iterdir()) for day in days):
+        return False
+    for day in days:
+        day.rmdir()
+    unmark(place)
+    folders.remove_empty(place.root, place.root.parent)
+    return True

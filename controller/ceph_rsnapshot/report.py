@@ -1,0 +1,103 @@
+"""What a run did: typed, immutable, and the same for the table, the JSON document and the Python API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
+from typing_extensions import Literal
+
+from ceph_rsnapshot_common.errors import CephRsnapshotError, ErrorRecord, NothingToBackUp, from_record
+from ceph_rsnapshot_common.records import Listing
+
+ImageResult = Literal["done", "skipped", "no-snapshot", "failed", "not-reached", "would-back-up"]
+OrphanResult = Literal["rotated", "removed", "already-rotated", "kept", "failed", "would-rotate"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ImageReport(_Part):
+    """One image. ``size`` (of the image) and ``transferred`` in bytes, ``seconds`` of the whole work on it.
+
+    ``result``: ``done``; ``skipped`` (this very snapshot is in day 0 already); ``no-snapshot`` (its backups stay);
+    ``failed``; ``not-reached`` (the agent was lost before its turn); ``would-back-up`` (noop).
+    """
+
+    pool: str
+    image: str
+    snapshot: str
+    result: ImageResult
+    size: int = 0
+    transferred: int = 0
+    seconds: float = 0
+    path: str | None = None
+    newest_snapshot: str | None = None
+    error: ErrorRecord | None = None
+
+
+class OrphanReport(_Part):
+    """A deleted image that has backups. ``result``: ``rotated``; ``removed`` (nothing was left of it);
+    ``already-rotated`` (for this snapshot date); ``kept`` (as asked); ``failed``; ``would-rotate`` (noop).
+    """
+
+    pool: str
+    image: str
+    result: OrphanResult
+    error: ErrorRecord | None = None
+
+
+class RunReport(_Part):
+    """A run. ``errors`` are those of pools and of the run itself; images and orphans have their own."""
+
+    snapshot: str
+    host: str
+    started: datetime
+    ended: datetime
+    noop: bool = False
+    images: tuple[ImageReport, ...] = ()
+    orphans: tuple[OrphanReport, ...] = ()
+    vanished: tuple[str, ...] = ()
+    errors: tuple[ErrorRecord, ...] = ()
+    conf_folder: str | None = None
+
+    def count(self, result: ImageResult) -> int:
+        return sum(image.result == result for image in self.images)
+
+    @property
+    def ok(self) -> bool:
+        return self.exit_code == 0
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done; 3 the agent or Ceph could not be reached; 1 anything else failed."""
+        if any(from_record(record).exit_code == 3 for record in self.errors):
+            return 3
+        failed = self.count("failed") or any(orphan.result == "failed" for orphan in self.orphans)
+        return 1 if failed or self.errors else 0
+
+
+def nothing_to_back_up(
+    images: Sequence[ImageReport], listings: Sequence[Listing], snapshot: str, image_re: str
+) -> ErrorRecord | None:
+    """The error of a run that found no snapshot at all, or None: a silent empty night is a lost one."""
+    if any(image.result != "no-snapshot" for image in images):
+        return None
+    if not images:
+        listed = sum(len(listing.names) for listing in listings)
+        reason = f"no image matches {image_re} (the pools hold {listed})" if listed else "the pools hold no images"
+        return NothingToBackUp(reason=f"nothing to back up: {reason}").record()
+    found = [image.newest for listing in listings for image in listing.images if image.newest]
+    newest = max(found, key=lambda each: each.created, default=None)
+    hint = f"the newest that exists is {newest.name}" if newest else "they have no snapshots at all"
+    reason = f"nothing to back up: not one of {len(images)} images has a snapshot {snapshot}; {hint}"
+    return NothingToBackUp(reason=reason).record()
+
+
+def error_record(error: Exception) -> ErrorRecord:
+    """The record of any error that ended the work on one image."""
+    if isinstance(error, CephRsnapshotError):
+        return error.record()
+    return ErrorRecord(code=type(error).__name__, message=f"{type(error).__name__}: {error}")

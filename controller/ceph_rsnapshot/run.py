@@ -1,0 +1,158 @@
+"""A run: list the pools, back up each image, rotate the orphans, and say what was done."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from functools import partial
+
+from ceph_rsnapshot import orphans
+from ceph_rsnapshot.backup_image import backup_image, identity, initial_report
+from ceph_rsnapshot.client import AgentClient
+from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, AgentConnection, Context, opened
+from ceph_rsnapshot.layout import Place, place
+from ceph_rsnapshot.observer import Observer
+from ceph_rsnapshot.report import ImageReport, OrphanReport, OrphanResult, RunReport, nothing_to_back_up
+from ceph_rsnapshot_common import folders
+from ceph_rsnapshot_common.errors import (
+    AgentUnreachable,
+    ClusterUnreachable,
+    ErrorRecord,
+    OrphansSuspicious,
+    PoolNotFound,
+    PoolUnreadable,
+)
+from ceph_rsnapshot_common.names import Pool
+from ceph_rsnapshot_common.records import Image, JobStatus, Listing, ListRequest
+from ceph_rsnapshot_common.settings import Settings
+
+_UNREACHABLE = (AgentUnreachable.code, ClusterUnreachable.code)
+_logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Findings:
+    """What a run has found out so far."""
+
+    listings: list[Listing] = field(default_factory=list)
+    images: list[ImageReport] = field(default_factory=list)
+    orphans: list[OrphanReport] = field(default_factory=list)
+    errors: list[ErrorRecord] = field(default_factory=list)
+
+    def report(self, settings: Settings, snapshot: str, started: datetime, conf_folder: str | None) -> RunReport:
+        return RunReport(
+            snapshot=snapshot,
+            host=settings.ceph_host,
+            started=started,
+            ended=datetime.now(timezone.utc),
+            noop=settings.noop,
+            images=tuple(self.images),
+            orphans=tuple(self.orphans),
+            vanished=tuple(f"{listing.pool}/{name}" for listing in self.listings for name in listing.vanished),
+            errors=tuple(self.errors),
+            conf_folder=conf_folder,
+        )
+
+
+def run(settings: Settings, snapshot: str, force: bool, rotate_many_orphans: bool, observer: Observer) -> RunReport:
+    """Back up all that SETTINGS names; see `ceph_rsnapshot.backup`."""
+    started = datetime.now(timezone.utc)
+    findings = _Findings()
+    try:
+        if settings.noop:
+            _look_only(settings, snapshot, findings, force, rotate_many_orphans, observer)
+            return findings.report(settings, snapshot, started, None)
+        with opened(settings, snapshot) as context:
+            _list_pools(settings, snapshot, context.agent.client(), findings, observer)
+            _back_up_images(context, findings, force, observer)
+            for listing in findings.listings:
+                _rotate_orphans(context, listing, findings, rotate_many_orphans)
+            kept = str(context.conf_folder) if settings.keeps_conf else None
+        return findings.report(settings, snapshot, started, kept)
+    finally:
+        observer.run_ends()
+
+
+def _list_pools(
+    settings: Settings, snapshot: str, client: AgentClient, findings: _Findings, observer: Observer
+) -> None:
+    """List every pool; one that can't be listed is an error of that pool, and the others go on."""
+    for pool in settings.pool:
+        request = ListRequest(pool=pool, snapshot_name=snapshot, image_re=settings.image_re)
+        try:
+            listing = client.list_images(request, partial(_report_listing, observer, pool))
+        except (PoolNotFound, PoolUnreadable) as error:
+            findings.errors.append(error.record())
+        else:
+            findings.listings.append(listing)
+
+
+def _report_listing(observer: Observer, pool: Pool, status: JobStatus) -> None:
+    observer.listing(pool, status.done, status.total)
+
+
+def _every_image(findings: _Findings) -> list[tuple[Listing, Image]]:
+    return [(listing, image) for listing in findings.listings for image in listing.images]
+
+
+def _back_up_images(context: Context, findings: _Findings, force: bool, observer: Observer) -> None:
+    every = _every_image(findings)
+    observer.run_begins(sum(image.snapshot is not None for _, image in every))
+    for listing, image in every:
+        if findings.errors and findings.errors[-1].code in _UNREACHABLE:
+            findings.images.append(initial_report(listing, image).model_copy(update={"result": "not-reached"}))
+            continue
+        report = backup_image(context, listing, image, force, observer)
+        findings.images.append(report)
+        if report.error and report.error.code in _UNREACHABLE:
+            _try_again(context, findings)
+    _expect_something(context.settings, context.snapshot, findings)
+
+
+def _try_again(context: Context, findings: _Findings) -> None:
+    """An agent that was restarted takes the next image; if it stays away, the run is over."""
+    try:
+        context.agent.client()
+    except AgentUnreachable as error:
+        findings.errors.append(error.record())
+
+
+def _expect_something(settings: Settings, snapshot: str, findings: _Findings) -> None:
+    nothing = nothing_to_back_up(findings.images, findings.listings, snapshot, settings.image_re)
+    if nothing and findings.listings:
+        findings.errors.append(nothing)
+
+
+def _rotate_orphans(context: Context, listing: Listing, findings: _Findings, accept_many: bool) -> None:
+    found = _orphans(context.settings, listing, findings, accept_many)
+    if context.settings.no_rotate_orphans:
+        findings.orphans += orphans.reports(listing, found, "kept")
+    else:
+        findings.orphans += orphans.rotate_all(context, listing, found)
+
+
+def _orphans(settings: Settings, listing: Listing, findings: _Findings, accept_many: bool) -> dict[str, Place]:
+    try:
+        return orphans.find(settings, listing, accept_many or settings.no_rotate_orphans)
+    except OrphansSuspicious as error:
+        findings.errors.append(error.record())
+        return {}
+
+
+def _look_only(
+    settings: Settings, snapshot: str, findings: _Findings, force: bool, accept_many: bool, observer: Observer
+) -> None:
+    """NOOP: list, and say what would be done; nothing is made, locked or changed."""
+    with folders.temporary(RUN_FOLDER_PREFIX) as folder, AgentConnection(settings, folder) as agent:
+        _list_pools(settings, snapshot, agent.client(), findings, observer)
+    for listing, image in _every_image(findings):
+        report = initial_report(listing, image)
+        where = place(settings.backup_base_path, listing.pool, image.name, settings.retain_interval)
+        if image.snapshot and not force and where.has_newest(identity(listing, image, image.snapshot)):
+            report = report.model_copy(update={"result": "skipped"})
+        findings.images.append(report)
+    _expect_something(settings, snapshot, findings)
+    for listing in findings.listings:
+        result: OrphanResult = "kept" if settings.no_rotate_orphans else "would-rotate"
+        findings.orphans += orphans.reports(listing, _orphans(settings, listing, findings, accept_many), result)

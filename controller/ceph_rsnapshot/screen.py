@@ -1,0 +1,179 @@
+"""What a person sees of a run: progress bars on a terminal or plain lines, the table, the counts."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import TextIO
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from ceph_rsnapshot.observer import Observer
+from ceph_rsnapshot.report import ImageReport, OrphanReport, RunReport
+from ceph_rsnapshot_common.names import Pool
+from ceph_rsnapshot_common.sizes import format_size
+
+_STYLES = {
+    "done": "green",
+    "failed": "bold red",
+    "not-reached": "bold red",
+    "no-snapshot": "yellow",
+    "skipped": "dim",
+    "kept": "dim",
+    "already-rotated": "dim",
+}
+_logger = logging.getLogger(__name__)
+
+
+def observer(stream: TextIO) -> Observer:
+    """Progress bars if ``stream`` is a terminal, else a line for each image."""
+    console = Console(file=stream)
+    return _Bars(console) if console.is_terminal else _Lines(stream)
+
+
+def log_report(report: RunReport) -> None:
+    """Write the run into the log: what failed as errors (these go to the terminal too), the rest as information."""
+    for image in report.images:
+        text = f"{image.pool}/{image.image}@{image.snapshot}: {image.result}"
+        if image.error:
+            _logger.error("%s: %s", text, image.error.message)
+        else:
+            _logger.info("%s (%s in %.1f s)", text, format_size(image.transferred), image.seconds)
+    for orphan in report.orphans:
+        if orphan.error:
+            _logger.error("orphan %s/%s: %s", orphan.pool, orphan.image, orphan.error.message)
+        else:
+            _logger.info("orphan %s/%s: %s", orphan.pool, orphan.image, orphan.result)
+    for error in report.errors:
+        _logger.error("%s", error.message)
+    _logger.info("run ended: %s, exit code %d", counts(report), report.exit_code)
+
+
+def print_report(report: RunReport, console: Console | None = None) -> None:
+    """The table of images, the orphans and the counts, on standard output."""
+    console = console or Console()
+    if report.images:
+        console.print(_table(report))
+    for orphan in report.orphans:
+        console.print(_orphan_line(orphan))
+    for name in report.vanished:
+        console.print(f"deleted while the pool was listed: {escape(name)}")
+    if report.conf_folder:
+        console.print(f"rsnapshot's configurations are kept in {escape(report.conf_folder)}", soft_wrap=True)
+    console.print(counts(report), soft_wrap=True)
+
+
+def counts(report: RunReport) -> str:
+    """One line: how many images of each result, the bytes, the orphans, the time."""
+    by_result = Counter(image.result for image in report.images)
+    parts = [f"{number} {result.replace('-', ' ')}" for result, number in sorted(by_result.items())]
+    without = [f"{image.pool}/{image.image}" for image in report.images if image.result == "no-snapshot"]
+    transferred = format_size(sum(image.transferred for image in report.images))
+    seconds = (report.ended - report.started).total_seconds()
+    line = f"{len(report.images)} images: {', '.join(parts) or 'none'}; {transferred} in {seconds:.1f} s"
+    if report.orphans:
+        line += f"; {len(report.orphans)} orphans"
+    if without:
+        line += f"; no snapshot {report.snapshot}: {', '.join(without)}"
+    return line
+
+
+def _table(report: RunReport) -> Table:
+    table = Table(header_style="bold")
+    table.add_column("image", overflow="fold")
+    table.add_column("snapshot", overflow="fold")
+    for name in ("size", "transferred", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("result", overflow="fold")
+    for image in report.images:
+        table.add_row(*_row(image))
+    return table
+
+
+def _row(image: ImageReport) -> tuple[str, ...]:
+    result = image.result.replace("-", " ")
+    if image.result == "no-snapshot":
+        result += f" (newest: {image.newest_snapshot or 'none'})"
+    if image.error:
+        result += f": {image.error.message}"
+    return (
+        escape(f"{image.pool}/{image.image}"),
+        escape(image.snapshot),
+        format_size(image.size),
+        format_size(image.transferred) if image.transferred else "-",
+        f"{image.seconds:.1f} s" if image.seconds else "-",
+        f"[{_STYLES.get(image.result, 'default')}]{escape(result)}[/]",
+    )
+
+
+def _orphan_line(orphan: OrphanReport) -> str:
+    text = f"{orphan.pool}/{orphan.image} was deleted in Ceph: {orphan.result.replace('-', ' ')}"
+    text += f": {orphan.error.message}" if orphan.error else ""
+    return f"[{_STYLES.get(orphan.result, 'default')}]{escape(text)}[/]"
+
+
+class _Lines(Observer):
+    """A line when an image ends; for logs and mails."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def run_begins(self, images: int) -> None:
+        self._print(f"{images} images to back up")
+
+    def image_ends(self, report: ImageReport) -> None:
+        amount = f", {format_size(report.transferred)}" if report.transferred else ""
+        self._print(f"{report.pool}/{report.image}@{report.snapshot}: {report.result}{amount}, {report.seconds:.1f} s")
+
+    def _print(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+
+class _Bars(Observer):
+    """A bar for the run, and one for the image with bytes, rate and remaining time."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), _Amount(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=console, transient=True)
+        self._run = self._progress.add_task("connecting", total=None, unit="images")
+        self._image = self._progress.add_task("", visible=False, unit="bytes")
+        self._name = ""
+        self._progress.start()
+
+    def listing(self, pool: Pool, done: int, total: int) -> None:
+        self._progress.update(
+            self._run, description=f"listing {escape(str(pool))}", completed=done, total=total or None
+        )
+
+    def run_begins(self, images: int) -> None:
+        self._progress.reset(self._run, description="backing up", completed=0, total=images)
+
+    def image_begins(self, pool: Pool, image: str) -> None:
+        self._name = escape(f"{pool}/{image}")
+        self._progress.reset(self._image, description=self._name, total=None, visible=True)
+
+    def image_progress(self, stage: str, done: int, total: int) -> None:
+        text = f"{self._name}: {stage}"
+        self._progress.update(self._image, description=text, completed=done, total=total or None)
+
+    def image_ends(self, report: ImageReport) -> None:
+        self._progress.advance(self._run)
+
+    def run_ends(self) -> None:
+        self._progress.stop()
+
+
+class _Amount(ProgressColumn):
+    """How much of how much: images, or bytes with their rate."""
+
+    def render(self, task: Task) -> Text:
+        if task.total is None:
+            return Text("")
+        if task.fields["unit"] == "images":
+            return Text(f"{task.completed:.0f}/{task.total:.0f} images")
+        rate = f" {format_size(task.speed)}/s" if task.speed else ""
+        return Text(f"{format_size(task.completed)}/{format_size(task.total)}{rate}")
