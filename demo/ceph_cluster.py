@@ -44,6 +44,9 @@ mon data avail crit = 1
 mon max pg per osd = 2000
 mon osd min down reporters = 1
 [mon]
+paxos propose interval = 0.02
+paxos min wait = 0.01
+mon osd prime pg temp = false
 mon data = {folder}/mon
 [osd]
 osd data = {folder}/osd
