@@ -77,14 +77,17 @@ class Site:
     def stop_agent(self) -> None:
         if self.agent:
             child.stop(self.agent)
-            self.agent = None
+            self._agent_has_ended()
 
     def kill_agent(self) -> None:
         assert self.agent
         self.agent.kill()
         self.agent.wait()
+        self._agent_has_ended()
+
+    def _agent_has_ended(self) -> None:
         self.agent = None
-        self.agent_log.unlink()
+        self.agent_log.rename(self.agent_log.with_suffix(".old"))
 
     def start(self, script: str, *arguments: str, env: Optional[dict[str, str]] = None) -> subprocess.Popen[str]:
         """A console script in the background."""

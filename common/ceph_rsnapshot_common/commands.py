@@ -19,7 +19,7 @@ from typing import IO, Callable
 from ceph_rsnapshot_common.errors import Cancelled, CommandFailed, ToolMissing, one_line
 
 PACKAGES = {
-    "nbdkit": "nbdkit",
+    "nbdkit": "nbdkit with nbdkit-plugin-python (nbdkit-python-plugin on RHEL)",
     "qemu-img": "qemu-utils (qemu-img on RHEL)",
     "rsnapshot": "rsnapshot",
     "rsync": "rsync",

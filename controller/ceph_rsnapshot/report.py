@@ -90,7 +90,8 @@ def nothing_to_back_up(
         reason = f"no image matches {image_re} (the pools hold {listed})" if listed else "the pools hold no images"
         return NothingToBackUp(reason=f"nothing to back up: {reason}").record()
     found = [image.newest for listing in listings for image in listing.images if image.newest]
-    newest = max(found, key=lambda each: each.created, default=None)
+    # times are whole seconds; ids count up
+    newest = max(found, key=lambda each: (each.created, each.id), default=None)
     hint = f"the newest that exists is {newest.name}" if newest else "they have no snapshots at all"
     reason = f"nothing to back up: not one of {len(images)} images has a snapshot {snapshot}; {hint}"
     return NothingToBackUp(reason=reason).record()
