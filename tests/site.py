@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -153,10 +154,10 @@ def same_content(qcow: Path, raw: Path) -> bool:
     return done.returncode == 0
 
 
-def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Every file below ``folder`` with its inode and content: equal before and after means untouched."""
+def contents(folder: Path) -> dict[str, tuple[int, str]]:
+    """Every file below ``folder`` with its inode and digest: equal before and after means untouched."""
     return {
-        str(path.relative_to(folder)): (path.stat().st_ino, path.read_bytes())
+        str(path.relative_to(folder)): (path.stat().st_ino, hashlib.sha256(path.read_bytes()).hexdigest())
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }

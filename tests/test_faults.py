@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable
 
@@ -17,7 +17,7 @@ from tests.ceph import MIB
 from tests.site import DAY, Site, contents, stopped, wait_until
 
 EARLIER = "2025-12-31"
-SIZE = 400 * MIB
+SIZE = 200 * MIB
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ def test_hung_cluster_fails_in_bounded_time(large: Site) -> None:
     large.backup()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _small_disk(folder: Path, size: str) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "none", str(folder)], check=True)
@@ -217,18 +217,28 @@ def _small_disk(folder: Path, size: str) -> Iterator[None]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+def _fill(path: Path) -> None:
+    """Somebody else's file takes all the space that is left."""
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(MIB)) == MIB:
+            pass
+
+
 def test_ceph_node_fills_up_in_mid_export(large: Site) -> None:
     large.configure(QCOW_TEMP_PATH=str(large.folder / "small"), MIN_FREESPACE="50M")
     large.stop_agent()
-    with _small_disk(large.folder / "small", "600M"):
+    with _small_disk(large.folder / "small", "400M"):
         large.start_agent()
         with large.start("ceph_rsnapshot", "--json") as process:
             partial = large.folder / "small" / str(large.pool) / "large" / "large.qcow2.partial"
             wait_until(partial.exists, "the export")
             assert large.agent
-            # somebody else's file takes what is left
-            with stopped(large.agent):
-                (large.folder / "small" / "other").write_bytes(bytes(160 * MIB))
+            writers = _children(large.agent, "qemu-img")
+            for pid in writers:
+                os.kill(pid, signal.SIGSTOP)
+            _fill(large.folder / "small" / "other")
+            for pid in writers:
+                os.kill(pid, signal.SIGCONT)
             stdout, stderr = process.communicate(timeout=60)
         assert process.returncode == 1, stdout + stderr
         assert "space" in stderr.lower()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ceph_rsnapshot_common.errors import NotEnoughSpace
 
-_INTERVAL_SECONDS = 1.0
+_INTERVAL_SECONDS = 0.25
 
 
 def free_bytes(path: Path) -> int:

@@ -191,6 +191,13 @@ class BadRequest(CephRsnapshotError):
     template = "bad request: {reason}"
 
 
+class RsnapshotFailed(CephRsnapshotError):
+    """rsnapshot exited with something else than 0; ``reason`` is what rsync and ssh said."""
+
+    code = "rsnapshot-failed"
+    template = "rsnapshot {action} of {root} failed with exit code {exit_code}: {reason}"
+
+
 class TransferFailed(CephRsnapshotError):
     """What arrived on the backup node is not what was exported; nothing was rotated."""
 

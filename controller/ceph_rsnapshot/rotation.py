@@ -18,7 +18,7 @@ def land(rsnapshot: Rsnapshot, expected: Manifest | None, before_rotation: Calla
     """Sync, see that ``expected`` (None: nothing at all) has arrived, make it last, and rotate.
 
     Raises:
-        CommandFailed: rsnapshot failed.
+        RsnapshotFailed: rsnapshot failed.
         TransferFailed: it said that all is well, but what arrived is not what was sent.
     """
     place = rsnapshot.place

@@ -11,10 +11,13 @@ from pathlib import Path
 from ceph_rsnapshot.layout import Place
 from ceph_rsnapshot_common import commands
 from ceph_rsnapshot_common.commands import find_tool
+from ceph_rsnapshot_common.errors import RsnapshotFailed, one_line
 from ceph_rsnapshot_common.settings import Settings
 
 # --modify-window=-1 compares times to the nanosecond: by whole seconds two different images can look the same
 _LONG_ARGS = ("--delete", "--delete-excluded", "--numeric-ids", "--relative", "--sparse", "--modify-window=-1")
+_LOGGED_COMMANDS = ("/", "echo ", "mkdir ", "touch ", "rm ", "mv ", "cd ", "Setting ")
+_LINES_SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Rsnapshot:
     """rsnapshot with one configuration. ``lock`` is the run's lock, which its processes hold too while they live."""
 
     conf: Path
+    log: Path
     place: Place
     extra_args: tuple[str, ...]
     lock: int
@@ -75,13 +79,28 @@ class Rsnapshot:
         """Bring the source into ``.sync``; days are not touched.
 
         Raises:
-            CommandFailed: it did not exit 0 (2 means warnings, among them files that vanished).
+            RsnapshotFailed: it did not exit 0 (2 means warnings, among them files that vanished).
         """
-        commands.run(commands.dying_with_parent(self._command("sync"), "backup"), pass_fds=(self.lock,))
+        self._run("sync", commands.dying_with_parent(self._command("sync"), "backup"))
 
     def rotate(self) -> None:
         """Make ``.sync`` day 0 and the oldest day go; once begun it is not interrupted half-way."""
-        commands.run(self._command(self.place.interval), pass_fds=(self.lock,), finish=True)
+        self._run(self.place.interval, self._command(self.place.interval), finish=True)
+
+    def _run(self, action: str, argv: Sequence[str], finish: bool = False) -> None:
+        logged = self.log.stat().st_size if self.log.exists() else 0
+        done = commands.run(argv, pass_fds=(self.lock,), accepted=range(256), finish=finish)
+        if done.code:
+            reason = one_line(self._said(logged) or done.stderr or done.stdout)
+            raise RsnapshotFailed(action=action, root=self.place.root, exit_code=done.code, reason=reason)
+
+    def _said(self, start: int) -> str:
+        """What rsync and ssh said, which rsnapshot writes into its log only, between the commands that it ran."""
+        if not self.log.exists():
+            return ""
+        lines = self.log.read_bytes()[start:].decode("utf-8", "replace").splitlines()
+        said = [line.partition("] ")[2] for line in lines]
+        return "\n".join([line for line in said if line and not line.startswith(_LOGGED_COMMANDS)][-_LINES_SHOWN:])
 
     def _command(self, action: str) -> list[str]:
         # rsnapshot tests the pid in its own lock file with kill 0, so a reused pid would block it for ever;
@@ -100,7 +119,7 @@ def configured(settings: Settings, place: Place, source: Source, conf_folder: Pa
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     conf.write_text(render(settings, place, source, log), encoding="utf-8")
     try:
-        yield Rsnapshot(conf, place, tuple(shlex.split(settings.extra_args)), lock)
+        yield Rsnapshot(conf, log, place, tuple(shlex.split(settings.extra_args)), lock)
     finally:
         if not settings.keeps_conf:
             conf.unlink(missing_ok=True)
