@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from typing import NoReturn
@@ -77,14 +78,10 @@ def _backup(loaded: Loaded, arguments: argparse.Namespace) -> int:
 def _settings_text(loaded: Loaded, as_json: bool) -> str:
     if as_json:
         return loaded.settings.model_dump_json(indent=2) + "\n"
-    import yaml
-
     lines = [f"# from {loaded.path or 'no file: defaults and flags only'}\n"]
     for key, value in loaded.settings.model_dump(mode="json").items():
-        text = yaml.safe_dump(
-            {key.upper(): _plain(key, value)}, default_flow_style=None, allow_unicode=True, width=1000
-        )
-        lines.append(f"{text.rstrip()}  # {loaded.origins.get(key, 'default')}\n")
+        text = json.dumps(_plain(key, value), ensure_ascii=False)  # JSON is YAML too
+        lines.append(f"{key.upper()}: {text}  # {loaded.origins.get(key, 'default')}\n")
     return "".join(lines)
 
 

@@ -1,0 +1,38 @@
+# `make` tells what there is
+.PHONY: help install demo test lint format docs
+PYTHON = .venv/bin/python
+
+help:
+	@echo "make demo    real RBD snapshots of a real Ceph cluster become qcow2 files, in a minute"
+	@echo "make test    the whole test suite, against a real cluster (as root)"
+	@echo "make lint    ruff, mypy, and the units through systemd-analyze"
+	@echo "make docs    the configuration reference, from the table of options"
+
+# Debian packages, and the environment in .venv with the distribution's python3-rados and python3-rbd
+install:
+	demo/install-packages
+	test -x $(PYTHON) || /usr/bin/python3 -m venv --system-site-packages .venv
+	@if ! cmp -s setup.cfg .venv/installed.cfg; then \
+		echo "installing into .venv"; \
+		$(PYTHON) -m pip install -q --disable-pip-version-check -e '.[agent,controller,test,lint]' \
+		&& cp setup.cfg .venv/installed.cfg; \
+	fi
+
+demo: install
+	$(PYTHON) -m demo
+
+test: install
+	$(PYTHON) -m pytest -q
+
+lint: install
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	systemd-analyze verify agent/systemd/*.service controller/systemd/*
+
+format: install
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+docs: install
+	$(PYTHON) -m ceph_rsnapshot_common.reference > docs/configuration.md

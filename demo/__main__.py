@@ -1,0 +1,150 @@
+"""``make demo``: real images of a real Ceph cluster become qcow2 files, and each is proved identical.
+
+A cluster, an sshd, the agent and the controller run on loopback in a temporary folder, and are stopped at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from datetime import date
+from pathlib import Path
+
+from rich.console import Console
+from rich.tree import Tree
+
+from demo import child
+from demo.ceph_cluster import CephCluster
+from demo.ssh_server import SshServer
+
+_SCRIPTS = Path(sys.executable).parent
+_IMAGES = ("vm-system", "vm-data", "vm-clone")
+_console = Console()
+
+
+class Demo:
+    """The steps of the demo in their order; ``folder`` holds everything."""
+
+    def __init__(self, folder: Path, cluster: CephCluster, server: SshServer) -> None:
+        self._folder = folder
+        self._cluster = cluster
+        self._server = server
+        self._today = date.today().isoformat()
+        self._base = folder / "backups"
+        self._config = folder / "ceph_rsnapshot.yaml"
+
+    def make_images(self) -> None:
+        """An ext4 file system with files, a sparse data disk, and a clone of the first with changes of its own."""
+        rbd = self._cluster.rbd
+        _step("three images that look like real ones, with a snapshot of today")
+        rbd("import", "--no-progress", str(self._file_system("system", {"etc/hostname": "vm-system\n"})), "vm-system")
+        rbd("create", "--size", "8G", "vm-data")
+        rbd("bench", "--io-type", "write", "--io-size", "64K", "--io-total", "32M", "--io-pattern", "rand", "vm-data")
+        rbd("snap", "create", "--no-progress", "vm-system@base")
+        rbd("snap", "protect", "vm-system@base")
+        rbd("clone", "vm-system@base", "vm-clone")
+        rbd("bench", "--io-type", "write", "--io-size", "4K", "--io-total", "1M", "--io-pattern", "rand", "vm-clone")
+        for image in _IMAGES:
+            rbd("snap", "create", "--no-progress", f"{image}@{self._today}")
+        _console.print(rbd("ls", "-l"), markup=False, highlight=False)
+
+    def configure(self) -> None:
+        """One file for both nodes; the backup node reaches the ceph node by ssh."""
+        self._config.write_text(
+            f"CEPH_HOST: {self._server.host}\n"
+            f"SSH_ARGS: {' '.join(self._server.ssh_args)}\n"
+            f"CEPH_CONF: {self._cluster.conf}\n"
+            f"AGENT_SOCKET: {self._folder}/run/agent.sock\n"
+            f"QCOW_TEMP_PATH: {self._folder}/qcow\n"
+            f"BACKUP_BASE_PATH: {self._base}\n"
+            f"LOG_BASE_PATH: {self._folder}/log\n"
+            "MIN_FREESPACE: 100M\n"
+        )
+
+    def start_agent(self, stack: ExitStack) -> None:
+        _step("the agent on the ceph node")
+        log = self._folder / "agent.log"
+        agent = child.start([str(_SCRIPTS / "ceph_rsnapshot_agent"), "-c", str(self._config)], log)
+        stack.callback(child.stop, agent)
+        child.wait_ready(agent, lambda: "listening on" in log.read_text(), log)
+        _console.print(log.read_text().strip(), markup=False, highlight=False)
+
+    def back_up(self) -> None:
+        _step("the nightly run on the backup node")
+        _console.print(f"$ ceph_rsnapshot -c {self._config}", markup=False, highlight=False)
+        subprocess.run([str(_SCRIPTS / "ceph_rsnapshot"), "-c", str(self._config)], check=True)
+
+    def show_tree(self) -> None:
+        _step("what is on the backup node now")
+        tree = Tree(str(self._base))
+        branches = {self._base: tree}
+        for path in sorted(self._base.rglob("[!.]*")):
+            size = f"  {path.stat().st_blocks // 2:,} KiB on disk" if path.is_file() else ""
+            branches[path] = branches[path.parent].add(f"{path.name}{size}")
+        _console.print(tree)
+
+    def prove(self) -> None:
+        """Compare every qcow2 with what Ceph itself exports, and look for a file in one of them."""
+        _step("the proof: qemu-img compare against rbd export")
+        for image in _IMAGES:
+            raw = self._folder / "export.raw"
+            self._cluster.rbd("export", "--no-progress", f"{image}@{self._today}", str(raw))
+            qcow = self._base / "rbd" / image / "daily.0" / f"{image}.qcow2"
+            argv = ["qemu-img", "compare", "-f", "qcow2", "-F", "raw", str(qcow), str(raw)]
+            said = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+            _console.print(f"{image}: {said}")
+            raw.unlink()
+        qcow = self._base / "rbd" / "vm-system" / "daily.0" / "vm-system.qcow2"
+        raw = self._folder / "restored.raw"
+        subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(qcow), str(raw)], check=True)
+        argv = ["debugfs", "-R", "cat /etc/hostname", str(raw)]
+        said = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+        _console.print(f"/etc/hostname in the restored vm-system: {said}")
+
+    def _file_system(self, name: str, files: dict[str, str]) -> Path:
+        """A raw ext4 file system with ``files`` and a copy of this project's sources in it."""
+        content, raw = self._folder / name, self._folder / f"{name}.raw"
+        for path, text in files.items():
+            (content / path).parent.mkdir(parents=True, exist_ok=True)
+            (content / path).write_text(text)
+        shutil.copytree(Path(__file__).parents[1] / "agent", content / "srv")
+        subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", str(content), str(raw), "256M"], check=True)
+        return raw
+
+
+def _step(text: str) -> None:
+    _console.rule(f"[bold]{text}", align="left")
+
+
+def main() -> None:
+    """Run all steps; an error or Ctrl-C stops and removes everything too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    os.umask(0o077)
+    started = time.monotonic()
+    with ExitStack() as stack:
+        folder = stack.enter_context(child.own_folder(None, "demo-"))
+        _step("a Ceph cluster and an sshd of their own, on loopback")
+        cluster = stack.enter_context(CephCluster())
+        server = stack.enter_context(SshServer())
+        _console.print(f"up after {time.monotonic() - started:.1f} s", highlight=False)
+        demo = Demo(folder, cluster, server)
+        demo.make_images()
+        demo.configure()
+        demo.start_agent(stack)
+        demo.back_up()
+        demo.show_tree()
+        demo.prove()
+        _step("stopping everything")
+    _console.print(f"done in {time.monotonic() - started:.0f} s; nothing was left behind", highlight=False)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

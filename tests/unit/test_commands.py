@@ -1,0 +1,112 @@
+"""External commands: output, exit codes, time limits, interrupts; and errors that cross the wire."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from ceph_rsnapshot_common import commands, folders, locks
+from ceph_rsnapshot_common.errors import (
+    Cancelled,
+    CephRsnapshotError,
+    CommandFailed,
+    ErrorRecord,
+    LockHeld,
+    NotEnoughSpace,
+    ToolMissing,
+    from_record,
+)
+
+
+def _python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_output_larger_than_a_pipe_is_drained() -> None:
+    done = commands.run(_python("import sys; sys.stderr.write('e' * 300000); print('o' * 300000)"))
+    assert (len(done.stdout), len(done.stderr)) == (300001, 300000)
+
+
+def test_failure_has_the_end_of_the_output() -> None:
+    with pytest.raises(CommandFailed) as caught:
+        commands.run(_python("import sys; print('x' * 5000 + 'the cause', file=sys.stderr); sys.exit(7)"))
+    assert "exit code 7" in str(caught.value)
+    assert str(caught.value).endswith("the cause")
+    assert len(str(caught.value)) < 1200
+
+
+def test_time_limit() -> None:
+    with pytest.raises(CommandFailed, match="did not end within"):
+        commands.run(_python("import time; time.sleep(60)"), timeout=0.2)
+
+
+def test_cancel() -> None:
+    cancelled = threading.Event()
+    with pytest.raises(Cancelled):
+        commands.run(
+            _python("import time; print('on', flush=True); time.sleep(60)"),
+            cancelled=cancelled,
+            on_stdout=lambda text: cancelled.set(),
+        )
+
+
+def test_a_command_that_can_not_be_started() -> None:
+    with pytest.raises(CommandFailed, match="could not be started"):
+        commands.run(["/nonexistent/tool"])
+
+
+def test_missing_tool_names_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolMissing, match="install the package rsync"):
+        commands.find_tool("rsync", "backup")
+
+
+def test_errors_cross_the_wire_as_their_class() -> None:
+    error = NotEnoughSpace(path="/x", need=3, free=2, minimum=1)
+    again = from_record(ErrorRecord.model_validate_json(error.record().model_dump_json()))
+    assert type(again) is NotEnoughSpace
+    assert str(again) == str(error)
+    assert again.data == error.data
+
+
+def test_an_unknown_error_is_an_error_too() -> None:
+    again = from_record(ErrorRecord(code="of-the-future", message="what it says"))
+    assert type(again) is CephRsnapshotError
+    assert str(again) == "what it says"
+
+
+def test_lock_is_exclusive_and_names_its_holder(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with locks.hold(path):
+        with pytest.raises(LockHeld, match=str(path)), locks.hold(path):
+            pass
+        assert locks.holder(path).isdigit()
+    with locks.hold(path, remove=True):
+        pass
+    assert not path.exists()
+
+
+def test_sweep_takes_only_what_dead_owners_left(tmp_path: Path) -> None:
+    prefix = str(tmp_path / "x_")
+    with folders.temporary(prefix) as alive:
+        dead, foreign, link = tmp_path / "x_dead", tmp_path / "x_foreign", tmp_path / "x_link"
+        for folder in (dead, foreign):
+            folder.mkdir()
+            (folder / "file").touch()
+        (dead / "owner.lock").touch()
+        link.symlink_to(dead)
+        folders.sweep(prefix)
+        assert alive.exists()
+        assert foreign.exists()
+        assert link.is_symlink()
+        assert not dead.exists()
+    assert not alive.exists()
+
+
+def test_durable_files_are_whole(tmp_path: Path) -> None:
+    folders.write_durably(tmp_path / "a", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_text() == "text"
