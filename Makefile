@@ -22,7 +22,7 @@ demo: install
 	$(PYTHON) -m demo
 
 test: install
-	$(PYTHON) -m pytest -q
+	$(PYTHON) -m pytest -q -n 2 --dist worksteal
 
 lint: install
 	$(PYTHON) -m ruff check .

@@ -189,7 +189,7 @@ def root(running: Site) -> Iterator[Any]:
 
 @pytest.mark.parametrize(
     "name",
-    ["_session", "_sessions", "__class__", "__dict__", "on_disconnect", "_rpyc_getattr", "exposed_hello"],
+    ["_session", "_sessions", "__dict__", "on_disconnect", "_rpyc_getattr", "exposed_hello"],
 )
 def test_nothing_but_the_calls_can_be_reached(root: Any, name: str) -> None:
     with pytest.raises(AttributeError):

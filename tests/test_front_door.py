@@ -15,7 +15,7 @@ import ceph_rsnapshot
 from ceph_rsnapshot_common.names import Pool
 from demo.ssh_server import SshServer
 from tests.ceph import MIB
-from tests.site import DAY, Site, contents
+from tests.site import DAY, SCRIPTS, Site, contents
 
 ROOT = Path(__file__).parents[1]
 
@@ -90,10 +90,9 @@ def test_progress_and_table_on_a_terminal(running: Site) -> None:
 
 
 def _on_a_terminal(site: Site, columns: int) -> str:
-    script = Path(site.start("ceph_rsnapshot", "--version").args[0])  # type: ignore[arg-type]
     leader, follower = pty.openpty()
     env = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns), "TMPDIR": str(site.folder / "tmp")}
-    argv = [str(script), "-c", str(site.config_path)]
+    argv = [str(SCRIPTS / "ceph_rsnapshot"), "-c", str(site.config_path)]
     process = subprocess.Popen(argv, stdin=follower, stdout=follower, stderr=follower, env=env)
     os.close(follower)
     output = b""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Optional
 
 from ceph_rsnapshot_common import folders, locks
 from ceph_rsnapshot_common.errors import ExportInUse, LockHeld
@@ -55,10 +57,15 @@ class Files:
 
 
 @contextmanager
-def claim(base: Path, pool: Pool, image: str) -> Iterator[Files]:
+def claim(
+    base: Path, pool: Pool, image: str, patience: float = 0, cancelled: Optional[threading.Event] = None
+) -> Iterator[Files]:
     """Be the only one who makes or removes the temporary files of ``image``.
 
     The files stay when the block ends; a process that is killed inside it leaves them to `sweep`.
+
+    Args:
+        patience: seconds to wait for another one's claim to end, unless ``cancelled`` is set.
 
     Raises:
         ExportInUse: another process has the claim.
@@ -68,12 +75,15 @@ def claim(base: Path, pool: Pool, image: str) -> Iterator[Files]:
     claims = folders.make_private(base / _CLAIMS, "QCOW_TEMP_PATH")
     relative = image_folder(pool, image)
     mark = claims / encode(str(relative))
-    try:
-        with locks.hold(mark, remove=True) as descriptor:
-            _write(descriptor, relative)
-            yield Files(base, relative)
-    except LockHeld:
-        raise ExportInUse(pool=pool, image=image, path=mark) from None
+    with ExitStack() as stack:
+        try:
+            descriptor = locks.hold_patiently(
+                stack, mark, patience, lambda _: cancelled is None or not cancelled.is_set(), remove=True
+            )
+        except LockHeld:
+            raise ExportInUse(pool=pool, image=image, path=mark) from None
+        _write(descriptor, relative)
+        yield Files(base, relative)
 
 
 def _write(descriptor: int, relative: PurePosixPath) -> None:
@@ -89,7 +99,7 @@ def sweep(base: Path) -> None:
             text = mark.read_text(encoding="utf-8")
             with locks.hold(mark, remove=True):
                 _sweep_one(base, text)
-        except (LockHeld, OSError):
+        except (LockHeld, OSError, ValueError):
             continue
 
 

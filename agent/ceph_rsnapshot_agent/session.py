@@ -17,6 +17,7 @@ from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.records import PROTOCOL, Exported, ExportRequest, Hello, Listing, ListRequest
 from ceph_rsnapshot_common.settings import Settings
 
+_PATIENCE_SECONDS = 60.0
 _TOOLS = ("nbdkit", "qemu-img", "rsync", "setpriv")
 
 
@@ -51,7 +52,9 @@ class Session:
         def work(report: Report, cancelled: threading.Event) -> Exported:
             cluster = self._connected()
             with ExitStack() as stack:
-                files = stack.enter_context(claim(self._settings.qcow_temp_path, request.pool, request.image))
+                # a session that has just lost its controller may still be cleaning up the same image
+                base = self._settings.qcow_temp_path
+                files = stack.enter_context(claim(base, request.pool, request.image, _PATIENCE_SECONDS, cancelled))
                 stack.callback(files.remove)
                 exported = export(cluster, self._settings, request, files, report, cancelled)
                 with self._lock:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ceph_rsnapshot_common.errors import LockHeld
+
+_POLL_SECONDS = 0.1
 
 
 @contextmanager
@@ -31,6 +34,25 @@ def hold(path: Path, remove: bool = False) -> Iterator[int]:
         if remove:
             path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def hold_patiently(
+    stack: ExitStack, path: Path, seconds: float, worth_waiting: Callable[[LockHeld], bool], remove: bool = False
+) -> int:
+    """`hold` until ``stack`` ends, waiting up to ``seconds`` for another holder as long as that is ``worth_waiting``.
+
+    Raises:
+        LockHeld: the other holder still has it.
+        OSError: the file can't be opened.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return stack.enter_context(hold(path, remove))
+        except LockHeld as error:
+            if time.monotonic() >= deadline or not worth_waiting(error):
+                raise
+        time.sleep(_POLL_SECONDS)
 
 
 def holder(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 from typing import NoReturn
@@ -12,6 +13,7 @@ from ceph_rsnapshot_common import logs
 from ceph_rsnapshot_common.arguments import chosen, keys_with_flags, make_parser
 from ceph_rsnapshot_common.config import Loaded, load
 from ceph_rsnapshot_common.entry import exit_with
+from ceph_rsnapshot_common.errors import CephRsnapshotError
 
 _EXAMPLES = """\
 examples:
@@ -23,6 +25,7 @@ examples:
 exit codes: 0 done; 1 something failed, or there was nothing to back up; 2 usage or configuration;
 3 agent or Ceph unreachable; 4 another run holds the lock; 130, 143 ended by Ctrl-C, SIGTERM
 """
+_logger = logging.getLogger(__name__)
 
 
 def main() -> NoReturn:
@@ -61,12 +64,17 @@ def _backup(loaded: Loaded, arguments: argparse.Namespace) -> int:
     os.umask(0o077)
     file = None if settings.noop else settings.log_base_path / settings.log_filename
     logs.set_up(settings.verbose, settings.sh_logging, file, quiet=True)
-    report = backup(
-        settings,
-        force=arguments.force,
-        rotate_many_orphans=arguments.rotate_many_orphans,
-        observer=screen.observer(sys.stderr),
-    )
+    try:
+        report = backup(
+            settings,
+            force=arguments.force,
+            rotate_many_orphans=arguments.rotate_many_orphans,
+            observer=screen.observer(sys.stderr),
+        )
+    except (CephRsnapshotError, KeyboardInterrupt) as error:
+        # for the log; the terminal gets it when the command ends
+        _logger.warning("the run ended early: %s", error)
+        raise
     screen.log_report(report)
     if arguments.json:
         print(report.model_dump_json(indent=2))

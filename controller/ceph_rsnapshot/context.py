@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -70,7 +69,7 @@ def opened(settings: Settings, snapshot: str) -> Iterator[Context]:
     _check_tools(settings)
     base = folders.make_private(settings.backup_base_path, "BACKUP_BASE_PATH")
     with ExitStack() as stack:
-        lock = stack.enter_context(_base_lock(base))
+        lock = _take_lock(stack, base / _LOCK)
         folders.sweep(RUN_FOLDER_PREFIX)
         folder = stack.enter_context(folders.temporary(RUN_FOLDER_PREFIX))
         conf_folder = stack.enter_context(_conf_folder(settings))
@@ -84,28 +83,17 @@ def _check_tools(settings: Settings) -> None:
         find_tool(tool, "backup")
 
 
-@contextmanager
-def _base_lock(base: Path) -> Iterator[int]:
-    with ExitStack() as stack:
-        yield _take_lock(stack, base / _LOCK)
-
-
 def _take_lock(stack: ExitStack, path: Path) -> int:
-    """Take the lock; if its holder was killed, its rsnapshot may still end and hold it: wait for that."""
-    deadline = time.monotonic() + _WAIT_FOR_CHILDREN
-    while True:
-        try:
-            return stack.enter_context(locks.hold(path))
-        except LockHeld as error:
-            if _lives(error.data["pid"]) or time.monotonic() > deadline:
-                raise
-        except OSError as error:
-            raise PathNotUsable(key="BACKUP_BASE_PATH", path=path, reason=error.strerror) from None
-        time.sleep(0.2)
+    """Hold the lock until ``stack`` ends; if its holder was killed, its rsnapshot may still end: wait for that."""
+    try:
+        return locks.hold_patiently(stack, path, _WAIT_FOR_CHILDREN, _is_dead)
+    except OSError as error:
+        raise PathNotUsable(key="BACKUP_BASE_PATH", path=path, reason=error.strerror) from None
 
 
-def _lives(pid: str) -> bool:
-    return not pid.isdigit() or Path("/proc", pid).exists()
+def _is_dead(held: LockHeld) -> bool:
+    pid = held.data["pid"]
+    return pid.isdigit() and not Path("/proc", pid).exists()
 
 
 @contextmanager
