@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Optional
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from typing_extensions import Literal
 
 MANIFEST_VERSION = 1
 
@@ -39,7 +38,7 @@ class Layout(BaseModel):
     object_size: int
     stripe_unit: int
     stripe_count: int
-    data_pool: str | None = None
+    data_pool: Optional[str] = None
 
 
 class Manifest(BaseModel):

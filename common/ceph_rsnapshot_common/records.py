@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal, Optional
 
 from pydantic import BaseModel, ConfigDict
-from typing_extensions import Literal
 
 from ceph_rsnapshot_common.errors import ErrorRecord
 from ceph_rsnapshot_common.manifest import Manifest
@@ -44,9 +44,9 @@ class Image(Record):
     id: str
     size: int = 0
     features: tuple[str, ...] = ()
-    snapshot: Snapshot | None = None
-    newest: Snapshot | None = None
-    error: ErrorRecord | None = None
+    snapshot: Optional[Snapshot] = None
+    newest: Optional[Snapshot] = None
+    error: Optional[ErrorRecord] = None
 
 
 class Listing(Record):
@@ -90,7 +90,7 @@ class JobStatus(Record):
     stage: str = ""
     done: int = 0
     total: int = 0
-    error: ErrorRecord | None = None
+    error: Optional[ErrorRecord] = None
 
 
 class ImageName(Record):

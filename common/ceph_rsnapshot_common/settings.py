@@ -7,7 +7,7 @@ A field of :class:`Settings` is an option; its upper-case name is the YAML key. 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -46,7 +46,7 @@ class Settings(BaseModel):
     )
     ceph_user: Word = _option("admin", "cephx id of the agent, without `client.`.", node="ceph")
     ceph_cluster: Word = _option("ceph", "Cluster name: the agent reads `/etc/ceph/<cluster>.conf`.", node="ceph")
-    ceph_conf: AbsolutePath | None = _option(
+    ceph_conf: Optional[AbsolutePath] = _option(
         None, "Path of another ceph.conf, instead of `/etc/ceph/<cluster>.conf`.", node="ceph"
     )
     pool: Annotated[tuple[Pool, ...], BeforeValidator(checks.pools)] = _option(
@@ -74,7 +74,7 @@ class Settings(BaseModel):
         "temporary files unless it is an absolute path.",
         node="backup",
     )
-    temp_conf_dir: AbsolutePath | None = _option(
+    temp_conf_dir: Optional[AbsolutePath] = _option(
         None,
         "Folder for rsnapshot's configurations, instead of a temporary one; then KEEPCONF is true unless it is set.",
         node="backup",
@@ -82,7 +82,7 @@ class Settings(BaseModel):
     backup_base_path: AbsolutePath = _option(
         "/backups/ceph_rsnapshot", "Base path of the backups on the backup node (made with mode 0700).", node="backup"
     )
-    keepconf: bool | None = _option(
+    keepconf: Optional[bool] = _option(
         None,
         "Keep rsnapshot's configurations after the run. Default: false, but true if TEMP_CONF_DIR is set.",
         "-k",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal, Optional
 
 from pydantic import BaseModel, ConfigDict
-from typing_extensions import Literal
 
 from ceph_rsnapshot_common.errors import CephRsnapshotError, ErrorRecord, NothingToBackUp, from_record
 from ceph_rsnapshot_common.records import Listing
@@ -33,9 +33,9 @@ class ImageReport(_Part):
     size: int = 0
     transferred: int = 0
     seconds: float = 0
-    path: str | None = None
-    newest_snapshot: str | None = None
-    error: ErrorRecord | None = None
+    path: Optional[str] = None
+    newest_snapshot: Optional[str] = None
+    error: Optional[ErrorRecord] = None
 
 
 class OrphanReport(_Part):
@@ -46,7 +46,7 @@ class OrphanReport(_Part):
     pool: str
     image: str
     result: OrphanResult
-    error: ErrorRecord | None = None
+    error: Optional[ErrorRecord] = None
 
 
 class RunReport(_Part):
@@ -61,7 +61,7 @@ class RunReport(_Part):
     orphans: tuple[OrphanReport, ...] = ()
     vanished: tuple[str, ...] = ()
     errors: tuple[ErrorRecord, ...] = ()
-    conf_folder: str | None = None
+    conf_folder: Optional[str] = None
 
     def count(self, result: ImageResult) -> int:
         return sum(image.result == result for image in self.images)

@@ -154,7 +154,8 @@ class _Bars(Observer):
 
     def image_begins(self, pool: Pool, image: str) -> None:
         self._name = escape(f"{pool}/{image}")
-        self._progress.reset(self._image, description=self._name, total=None, visible=True)
+        self._progress.remove_task(self._image)
+        self._image = self._progress.add_task(self._name, total=None, unit="bytes")
 
     def image_progress(self, stage: str, done: int, total: int) -> None:
         text = f"{self._name}: {stage}"

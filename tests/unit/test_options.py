@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from ceph_rsnapshot import cli
+from ceph_rsnapshot.report import RunReport
 from ceph_rsnapshot_common.arguments import keys_with_flags
 from ceph_rsnapshot_common.config import load
 from ceph_rsnapshot_common.errors import ConfigError
+from ceph_rsnapshot_common.manifest import Manifest
+from ceph_rsnapshot_common.records import Listing
 from ceph_rsnapshot_common.reference import reference
 from ceph_rsnapshot_common.settings import Settings
 
@@ -81,3 +85,16 @@ def test_a_nested_key_is_no_key(tmp_path: Path) -> None:
     path.write_text("POOL:\n  name: rbd\n")
     with pytest.raises(ConfigError, match="POOL"):
         load(path)
+
+
+def _subclasses(base: type[Any]) -> set[type[Any]]:
+    below = {each for each in base.__subclasses__() if each.__module__.startswith("ceph_rsnapshot")}
+    return below.union(*map(_subclasses, below))
+
+
+def test_annotations_of_models_work_on_python_3_9() -> None:
+    """pydantic evaluates them, and Python 3.9 has no ``X | None``."""
+    models = _subclasses(BaseModel)
+    assert {Settings, Manifest, Listing, RunReport} <= models
+    for model in models:
+        assert not [text for text in vars(model).get("__annotations__", {}).values() if " | " in str(text)], model
