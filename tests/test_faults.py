@@ -90,8 +90,8 @@ def test_controller_killed_in_mid_export(either_way: Site) -> None:
     with either_way.start("ceph_rsnapshot") as process:
         _until_exporting(either_way)
         process.kill()
-    wait_until(lambda: list(either_way.temp.rglob("*.qcow2*")) == [], "the agent's clean-up")
     assert either_way.days("large") == ["daily.0"]
+    # at once: the agent may still be ending the first export
     either_way.backup()
 
 

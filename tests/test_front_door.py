@@ -160,6 +160,9 @@ def test_errors_go_to_the_log_and_to_the_terminal(running: Site) -> None:
     log = (running.folder / "log" / "ceph_rsnapshot.log").read_text()
     assert "nothing to back up" in log
     assert "nothing to back up" in done.stderr
+    running.stop_agent()
+    running.run("ceph_rsnapshot", code=3)
+    assert "the agent can't be reached" in (running.folder / "log" / "ceph_rsnapshot.log").read_text()
 
 
 def test_printsettings_touches_nothing(site: Site) -> None:

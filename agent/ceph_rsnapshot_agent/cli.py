@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from ceph_rsnapshot_agent import server
 from ceph_rsnapshot_agent.claims import claim
-from ceph_rsnapshot_agent.cluster import Cluster, connect
+from ceph_rsnapshot_agent.cluster import Cluster, bindings, connect
 from ceph_rsnapshot_agent.export import export
 from ceph_rsnapshot_agent.listing import list_images
 from ceph_rsnapshot_agent.session import remove_unclaimed
@@ -43,6 +43,8 @@ def _agent(arguments: argparse.Namespace) -> int:
     settings = load(arguments.config, chosen(arguments)).settings
     os.umask(0o077)
     logs.set_up(settings.verbose, settings.sh_logging)
+    for module in ("rados", "rbd"):
+        bindings(module)  # better said now than in the night
     server.serve(settings)
     return 0
 

@@ -97,12 +97,17 @@ def run(
         stop(process)
         stdout, stderr = (drain.text() for drain in drains)
         seconds = time.monotonic() - started
-        _logger.info("%s: exit %s after %.2f s\n%s%s", shlex.join(argv), process.returncode, seconds, stdout, stderr)
+        log_end(argv, process.returncode, seconds, stdout + stderr)
     if outcome == "cancelled":
         raise Cancelled(what=argv[0])
     if outcome or process.returncode not in accepted:
         raise _failure(argv, outcome or _describe(process.returncode), stderr.strip() or stdout)
     return Result(process.returncode, stdout, stderr)
+
+
+def log_end(argv: Sequence[str], code: int, seconds: float, output: str) -> None:
+    """What SH_LOGGING shows of a command or server."""
+    _logger.info("%s: exit %s after %.2f s\n%s", shlex.join(argv), code, seconds, output)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

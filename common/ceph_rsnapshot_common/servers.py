@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import shlex
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -11,12 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable
 
-from ceph_rsnapshot_common.commands import dying_with_parent, stop
+from ceph_rsnapshot_common.commands import dying_with_parent, log_end, stop
 from ceph_rsnapshot_common.errors import CommandFailed, one_line
 
 _POLL_SECONDS = 0.02
 _SHOWN_LOG = 2000
-_logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -34,7 +31,7 @@ def running(
     Raises:
         CommandFailed: it ended or was not ready in time; has the end of its output.
     """
-    _logger.debug("starting %s", shlex.join(argv))
+    started = time.monotonic()
     with log.open("ab") as output:
         process = subprocess.Popen(
             dying_with_parent(argv, node),
@@ -48,6 +45,7 @@ def running(
         yield process
     finally:
         stop(process)
+        log_end(argv, process.returncode, time.monotonic() - started, tail(log))
 
 
 def tail(log: Path) -> str:

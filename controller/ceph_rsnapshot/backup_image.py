@@ -12,7 +12,7 @@ from ceph_rsnapshot.observer import Observer
 from ceph_rsnapshot.orphans import unmark
 from ceph_rsnapshot.report import ImageReport, error_record
 from ceph_rsnapshot.rsnapshot import Source, configured
-from ceph_rsnapshot_common.errors import AgentUnreachable, CephRsnapshotError, TransferFailed
+from ceph_rsnapshot_common.errors import CephRsnapshotError, TransferFailed
 from ceph_rsnapshot_common.manifest import Identity, Manifest
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.records import Exported, ExportRequest, Image, Listing, Snapshot
@@ -95,8 +95,10 @@ def _land(context: Context, where: Place, exported: Exported) -> None:
 
 
 def _remove_exported(context: Context, pool: Pool, image: str) -> None:
-    """If the agent is gone, so is the file: an agent removes what a lost connection exported."""
+    """If the connection is gone, so is the file: an agent removes what a lost connection exported."""
+    client = context.agent.alive
     try:
-        context.agent.client().remove_qcow(pool, image)
-    except AgentUnreachable as error:
+        if client:
+            client.remove_qcow(pool, image)
+    except CephRsnapshotError as error:  # the cause of a failure before this one must stay the one that is seen
         _logger.warning("the temporary qcow2 of %s/%s is left to the agent to remove: %s", pool, image, error)

@@ -105,8 +105,8 @@ class AgentClient:
         except CephRsnapshotError:
             raise
         except BaseException:
-            # interrupted here: the agent need not go on
-            if self.alive:
+            # interrupted here: the agent need not go on; that must not hide the interrupt
+            with contextlib.suppress(CephRsnapshotError):
                 self._call("cancel", job)
             raise
         return self._call("result", job)

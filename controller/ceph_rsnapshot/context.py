@@ -35,16 +35,22 @@ class AgentConnection:
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
+    @property
+    def alive(self) -> AgentClient | None:
+        """The client if its connection is open now; opens none."""
+        return self._client if self._client and self._client.alive else None
+
     def client(self) -> AgentClient:
         """Raises: AgentUnreachable, VersionMismatch, ToolMissing (on the ceph node)."""
-        if self._client is None or not self._client.alive:
-            self._client = None
-            self._stack.close()
-            with ExitStack() as stack:
-                way = stack.enter_context(link(self._settings, self._folder))
-                self._client = stack.enter_context(AgentClient(way))
-                self._stack = stack.pop_all()
-        return self._client
+        if self.alive:
+            return self.alive
+        self._client = None
+        self._stack.close()
+        with ExitStack() as stack:
+            way = stack.enter_context(link(self._settings, self._folder))
+            self._client = client = stack.enter_context(AgentClient(way))
+            self._stack = stack.pop_all()
+        return client
 
 
 @dataclass(frozen=True)

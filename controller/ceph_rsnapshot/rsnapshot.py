@@ -15,7 +15,11 @@ from ceph_rsnapshot_common.errors import RsnapshotFailed, one_line
 from ceph_rsnapshot_common.settings import Settings
 
 # --modify-window=-1 compares times to the nanosecond: by whole seconds two different images can look the same
-_LONG_ARGS = ("--delete", "--delete-excluded", "--numeric-ids", "--relative", "--sparse", "--modify-window=-1")
+_LONG_ARGS = (
+    *("--delete", "--delete-excluded", "--relative", "--sparse", "--modify-window=-1"),
+    # what arrives are two files that belong to whoever runs this, whatever the ceph node sends
+    *("--no-owner", "--no-group", "--no-links", "--no-devices", "--no-specials"),
+)
 _LOGGED_COMMANDS = ("/", "echo ", "mkdir ", "touch ", "rm ", "mv ", "cd ", "Setting ")
 _LINES_SHOWN = 6
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
@@ -17,6 +16,7 @@ from ceph_rsnapshot.report import ImageReport, OrphanReport, OrphanResult, RunRe
 from ceph_rsnapshot_common import folders
 from ceph_rsnapshot_common.errors import (
     AgentUnreachable,
+    CephRsnapshotError,
     ClusterUnreachable,
     ErrorRecord,
     OrphansSuspicious,
@@ -26,9 +26,6 @@ from ceph_rsnapshot_common.errors import (
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.records import Image, JobStatus, Listing, ListRequest
 from ceph_rsnapshot_common.settings import Settings
-
-_UNREACHABLE = (AgentUnreachable.code, ClusterUnreachable.code)
-_logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -99,23 +96,29 @@ def _every_image(findings: _Findings) -> list[tuple[Listing, Image]]:
 def _back_up_images(context: Context, findings: _Findings, force: bool, observer: Observer) -> None:
     every = _every_image(findings)
     observer.run_begins(sum(image.snapshot is not None for _, image in every))
+    lost = False
     for listing, image in every:
-        if findings.errors and findings.errors[-1].code in _UNREACHABLE:
+        if lost:
             findings.images.append(initial_report(listing, image).model_copy(update={"result": "not-reached"}))
             continue
         report = backup_image(context, listing, image, force, observer)
         findings.images.append(report)
-        if report.error and report.error.code in _UNREACHABLE:
-            _try_again(context, findings)
+        lost = report.error is not None and _is_lost(context, report.error, findings)
     _expect_something(context.settings, context.snapshot, findings)
 
 
-def _try_again(context: Context, findings: _Findings) -> None:
-    """An agent that was restarted takes the next image; if it stays away, the run is over."""
-    try:
-        context.agent.client()
-    except AgentUnreachable as error:
-        findings.errors.append(error.record())
+def _is_lost(context: Context, error: ErrorRecord, findings: _Findings) -> bool:
+    """Whether the run is over: Ceph is away, or the agent; one that was restarted takes the next image."""
+    if error.code == ClusterUnreachable.code:
+        findings.errors.append(error)
+        return True
+    if error.code == AgentUnreachable.code:
+        try:
+            context.agent.client()
+        except CephRsnapshotError as still:
+            findings.errors.append(still.record())
+            return True
+    return False
 
 
 def _expect_something(settings: Settings, snapshot: str, findings: _Findings) -> None:

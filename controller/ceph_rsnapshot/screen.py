@@ -98,8 +98,6 @@ def _row(image: ImageReport) -> tuple[str, ...]:
     result = image.result.replace("-", " ")
     if image.result == "no-snapshot":
         result += f" (newest: {image.newest_snapshot or 'none'})"
-    if image.error:
-        result += f": {image.error.message}"
     return (
         escape(f"{image.pool}/{image.image}"),
         escape(image.snapshot),
