@@ -160,11 +160,23 @@ def test_second_agent_is_refused_and_a_dead_one_is_not_in_the_way(running: Site)
     running.start_agent()
 
 
-def test_socket_in_a_folder_open_to_others_is_refused(site: Site) -> None:
-    (site.folder / "run").mkdir(mode=0o755)
-    (site.folder / "run").chmod(0o755)
+def test_socket_in_a_folder_that_others_can_write_is_refused(site: Site) -> None:
+    (site.folder / "run").mkdir()
+    (site.folder / "run").chmod(0o1777)
     done = site.run("ceph_rsnapshot_agent", code=2)
     assert "0700" in done.stderr
+
+
+def test_socket_is_private(site: Site) -> None:
+    address = Path(site.options["AGENT_SOCKET"])
+    site.start_agent()
+    assert address.parent.stat().st_mode & 0o777 == 0o700
+    assert address.stat().st_mode & 0o777 == 0o600
+    site.stop_agent()
+    address.parent.chmod(0o755)
+    site.start_agent()
+    assert "open to other users" in site.agent_log.read_text()
+    assert address.stat().st_mode & 0o777 == 0o600
 
 
 def test_agent_tells_systemd_that_it_is_ready(site: Site) -> None:

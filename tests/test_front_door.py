@@ -75,7 +75,11 @@ def test_json_report_is_one_document_on_standard_output(running: Site) -> None:
     done = running.run("ceph_rsnapshot", "--json", "-v")
     report = ceph_rsnapshot.RunReport.model_validate_json(done.stdout)
     assert report.images[0].result == "done"
+    assert json.loads(done.stdout)["exit_code"] == 0
     assert done.stderr
+    running.stop_agent()
+    report = ceph_rsnapshot.RunReport.model_validate_json(running.run("ceph_rsnapshot", "--json", code=3).stdout)
+    assert (report.exit_code, report.errors[0].code) == (3, "agent-unreachable")
 
 
 def test_progress_and_table_on_a_terminal(running: Site) -> None:

@@ -54,24 +54,29 @@ def serve(settings: Settings) -> None:
 
 
 def _private_parent(address: Path) -> None:
-    """The folder of the socket is what guards it: the socket itself gets no mode from RPyC."""
+    """The folder of the socket, with mode 0700 if it is made here; nobody else may change what is in it."""
     parent = folders.make_private(address.parent, "AGENT_SOCKET")
-    if parent.stat().st_mode & 0o077:
+    mode = parent.stat().st_mode
+    if mode & 0o022:
         raise PathNotUsable(
-            key="AGENT_SOCKET", path=parent, reason="is open to other users: chmod 0700, or choose another folder"
+            key="AGENT_SOCKET", path=parent, reason="other users can write there: chmod 0700, or choose another folder"
         )
+    if mode & 0o077:
+        _logger.warning("%s is open to other users: only the mode of the socket keeps them out", parent)
 
 
 def _server(address: Path, sessions: Sessions) -> Any:
     logger = logging.getLogger(f"{__name__}.rpyc")
     logger.setLevel(logging.WARNING)
     try:
-        return ThreadedServer(
+        server = ThreadedServer(
             classpartial(AgentService, sessions),
             socket_path=str(address),
             protocol_config=PROTOCOL_CONFIG,
             logger=logger,
         )
+        address.chmod(0o600)  # before it listens
+        return server
     except OSError as error:
         raise PathNotUsable(key="AGENT_SOCKET", path=address, reason=error) from None
 

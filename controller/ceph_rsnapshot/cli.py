@@ -59,6 +59,7 @@ def _main(arguments: argparse.Namespace) -> int:
 def _backup(loaded: Loaded, arguments: argparse.Namespace) -> int:
     from ceph_rsnapshot import screen
     from ceph_rsnapshot.api import backup
+    from ceph_rsnapshot.report import report_of_error
 
     settings = loaded.settings
     os.umask(0o077)
@@ -74,6 +75,8 @@ def _backup(loaded: Loaded, arguments: argparse.Namespace) -> int:
     except (CephRsnapshotError, KeyboardInterrupt) as error:
         # for the log; the terminal gets it when the command ends
         _logger.warning("the run ended early: %s", error)
+        if arguments.json and isinstance(error, CephRsnapshotError):
+            print(report_of_error(settings.ceph_host, error).model_dump_json(indent=2))
         raise
     screen.log_report(report)
     if arguments.json:

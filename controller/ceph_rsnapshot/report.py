@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Literal, Optional
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 
 from ceph_rsnapshot_common.errors import CephRsnapshotError, ErrorRecord, NothingToBackUp, from_record
 from ceph_rsnapshot_common.records import Listing
@@ -70,13 +70,18 @@ class RunReport(_Part):
     def ok(self) -> bool:
         return self.exit_code == 0
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def exit_code(self) -> int:
-        """0 all done; 3 the agent or Ceph could not be reached; 1 anything else failed."""
-        if any(from_record(record).exit_code == 3 for record in self.errors):
-            return 3
+        """0 all done; 2, 3 or 4 if such an error ended the run; 1 if anything else failed."""
         failed = self.count("failed") or any(orphan.result == "failed" for orphan in self.orphans)
-        return 1 if failed or self.errors else 0
+        return max([from_record(record).exit_code for record in self.errors], default=1 if failed else 0)
+
+
+def report_of_error(host: str, error: CephRsnapshotError) -> RunReport:
+    """The report of a run that ended before it could do anything."""
+    now = datetime.now(timezone.utc)
+    return RunReport(snapshot="", host=host, started=now, ended=now, errors=(error.record(),))
 
 
 def nothing_to_back_up(
