@@ -109,7 +109,10 @@ def test_export_names_pool_namespace_and_snapshot(site: Site) -> None:
 def test_export_of_what_is_not_there(site: Site) -> None:
     site.pool.create("a")
     site.pool.snap("a", "2025-12-31")
-    assert "no longer exists" in site.run("export_qcow", "b", code=1).stderr
+    site.pool.create("database")
+    done = site.run("export_qcow", "databse", code=1)
+    assert "there is no image databse" in done.stderr
+    assert "did you mean database?" in done.stderr
     done = site.run("export_qcow", "a", code=1)
     assert DAY in done.stderr
     assert "2025-12-31" in done.stderr

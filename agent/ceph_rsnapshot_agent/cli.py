@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from ceph_rsnapshot_common import logs
 from ceph_rsnapshot_common.arguments import chosen, make_parser
 from ceph_rsnapshot_common.config import load
 from ceph_rsnapshot_common.entry import exit_with
-from ceph_rsnapshot_common.errors import ConfigError, ImageGone, SnapshotMissing, from_record
+from ceph_rsnapshot_common.errors import ConfigError, ImageMissing, SnapshotMissing, from_record
 from ceph_rsnapshot_common.names import Pool, parse_pool
 from ceph_rsnapshot_common.records import ExportRequest, Image, Listing, ListRequest
 from ceph_rsnapshot_common.settings import Settings
@@ -167,7 +168,8 @@ def _find(cluster: Cluster, pool: Pool, name: str, snapshot: str) -> ExportReque
     listing = _list(cluster, pool, snapshot, re.escape(name) + r"\Z")
     image = next((image for image in listing.images if image.name == name), None)
     if image is None:
-        raise ImageGone(pool=pool, image=name, image_id="unknown")
+        near = difflib.get_close_matches(name, listing.names, n=3)
+        raise ImageMissing(pool=pool, image=name, hint=f"; did you mean {' or '.join(near)}?" if near else "")
     return _request(pool, image, snapshot)
 
 

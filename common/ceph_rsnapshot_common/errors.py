@@ -133,6 +133,13 @@ class NothingToBackUp(CephRsnapshotError):
     template = "{reason}"
 
 
+class ImageMissing(CephRsnapshotError):
+    """There never was such an image as far as this run knows; ``hint`` names similar ones."""
+
+    code = "image-missing"
+    template = "there is no image {image} in pool {pool}{hint}"
+
+
 class ImageGone(CephRsnapshotError):
     code = "image-gone"
     template = "image {image} (id {image_id}) no longer exists in pool {pool}"
