@@ -263,3 +263,28 @@ def test_a_killed_rotation_is_finished_and_costs_no_day(running: Site, moved: in
     for number, day in enumerate(reversed(DAYS[:3])):
         assert running.same(root / f"daily.{number}" / "a.qcow2", "a", day)
     assert running.leftovers() == []
+
+
+def test_an_orphan_rotates_once_for_each_date_in_whatever_order(running: Site) -> None:
+    for image in ("a", "b"):
+        running.pool.create(image, MIB)
+    for day in DAYS[:2]:
+        for image in ("a", "b"):
+            running.pool.snap(image, day)
+    running.backup("--snap-date", DAYS[0])
+    running.pool.remove("b")
+    results = [
+        running.backup("--snap-date", day)["orphans"][0]["result"] for day in (DAYS[0], DAYS[1], DAYS[0], DAYS[1])
+    ]
+    assert results == ["rotated", "rotated", "already-rotated", "already-rotated"]
+
+
+def test_a_date_that_nothing_has_costs_orphans_no_day(running: Site) -> None:
+    for image in ("a", "b"):
+        running.pool.create(image, MIB)
+    _night(running, DAYS[0], ["a", "b"])
+    running.pool.remove("b")
+    before = contents(running.root("b"))
+    report = running.backup("--snap-date", "2062-02-01", code=1)
+    assert [orphan["result"] for orphan in report["orphans"]] == ["kept"]
+    assert contents(running.root("b")) == before

@@ -45,6 +45,9 @@ def _exit_code(main: Callable[[], int], prog: str) -> int:
         # who read our output has left: nothing more can be said, not even by the interpreter's last flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        return 1
 
 
 def _interrupt(signum: int, _frame: object) -> None:

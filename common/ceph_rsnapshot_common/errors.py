@@ -205,6 +205,13 @@ class RsnapshotFailed(CephRsnapshotError):
     template = "rsnapshot {action} of {root} failed with exit code {exit_code}: {reason}"
 
 
+class BadAnswer(CephRsnapshotError):
+    """The agent's answer to a call can't be what it should be."""
+
+    code = "bad-answer"
+    template = "the agent's answer to {call} is not what it should be: {reason}"
+
+
 class TransferFailed(CephRsnapshotError):
     """What arrived on the backup node is not what was exported; nothing was rotated."""
 

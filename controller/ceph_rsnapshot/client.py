@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
-from typing import Any, Callable
+from typing import Any, Callable, Optional, TypeVar
 
 import rpyc
+from pydantic import BaseModel, ValidationError
 from rpyc.utils.factory import unix_connect
 
 from ceph_rsnapshot.connection import Link
 from ceph_rsnapshot_common import __version__
 from ceph_rsnapshot_common.errors import (
     AgentUnreachable,
-    BadRequest,
+    BadAnswer,
     CephRsnapshotError,
     ErrorRecord,
     VersionMismatch,
     from_record,
+    one_line,
 )
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.records import (
@@ -35,6 +36,23 @@ from ceph_rsnapshot_common.wire import CALL_SECONDS, PROTOCOL_CONFIG
 
 Progress = Callable[[JobStatus], None]
 _POLL_FIRST, _POLL_MOST = 0.02, 0.5
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class _Answer(BaseModel):
+    """Every answer of the agent: a result or an error."""
+
+    result: Any = None
+    error: Optional[ErrorRecord] = None
+
+
+def _read(model: type[_Model], call: str, answer: object) -> _Model:
+    try:
+        return model.model_validate_json(answer) if type(answer) is str else model.model_validate(answer)
+    except ValidationError as error:
+        raise BadAnswer(call=call, reason=one_line(str(error))) from None
 
 
 class AgentClient:
@@ -74,10 +92,10 @@ class AgentClient:
             self._connection.close()
 
     def list_images(self, request: ListRequest, progress: Progress) -> Listing:
-        return Listing.model_validate(self._job("start_list", request.model_dump_json(), progress))
+        return self._job(Listing, "start_list", request.model_dump_json(), progress)
 
     def export(self, request: ExportRequest, progress: Progress) -> Exported:
-        return Exported.model_validate(self._job("start_export", request.model_dump_json(), progress))
+        return self._job(Exported, "start_export", request.model_dump_json(), progress)
 
     def remove_qcow(self, pool: Pool, image: str) -> bool:
         return bool(self._call("remove_qcow", ImageName(pool=pool, image=image).model_dump_json()))
@@ -91,14 +109,14 @@ class AgentClient:
             raise self._link.explain(reason) from None
 
     def _greet(self) -> None:
-        hello = Hello.model_validate(self._call("hello"))
+        hello = _read(Hello, "hello", self._call("hello"))
         if hello.protocol != PROTOCOL:
             versions = f"it is version {hello.version} (protocol {hello.protocol}), this one {__version__} ({PROTOCOL})"
             raise VersionMismatch(where=self._link.where, reason=f"{versions}; install the same version on both")
         for missing in hello.tools_missing:
             raise from_record(missing)
 
-    def _job(self, call: str, request: str, progress: Progress) -> Any:
+    def _job(self, model: type[_Model], call: str, request: str, progress: Progress) -> _Model:
         job = str(self._call(call, request))
         try:
             self._follow(job, progress)
@@ -109,12 +127,12 @@ class AgentClient:
             with contextlib.suppress(CephRsnapshotError):
                 self._call("cancel", job)
             raise
-        return self._call("result", job)
+        return _read(model, call, self._call("result", job))
 
     def _follow(self, job: str, progress: Progress) -> None:
         pause = _POLL_FIRST
         while True:
-            status = JobStatus.model_validate(self._call("poll", job))
+            status = _read(JobStatus, "poll", self._call("poll", job))
             progress(status)
             if status.error:
                 raise from_record(status.error)
@@ -126,11 +144,11 @@ class AgentClient:
     def _call(self, name: str, *arguments: str) -> Any:
         answer = self._exchange(name, arguments)
         if type(answer) is not str:
-            raise BadRequest(reason=f"the agent answered {name} with {type(answer).__name__} instead of text")
-        document = json.loads(answer)
-        if "error" in document:
-            raise from_record(ErrorRecord.model_validate(document["error"]))
-        return document["result"]
+            raise BadAnswer(call=name, reason=f"{type(answer).__name__} instead of text")
+        envelope = _read(_Answer, name, answer)
+        if envelope.error:
+            raise from_record(envelope.error)
+        return envelope.result
 
     def _exchange(self, name: str, arguments: tuple[str, ...]) -> object:
         try:

@@ -70,7 +70,7 @@ def unmark(place: Place) -> None:
 def _rotate(context: Context, listing: Listing, name: str, place: Place) -> OrphanReport:
     report = OrphanReport(pool=str(listing.pool), image=name, result="rotated")
     try:
-        if _marked_for(place) == context.snapshot:
+        if context.snapshot in _rotated_for(place):
             return report.model_copy(update={"result": "already-rotated"})
         rotation.finish_rotation(place, context.settings.retain_number)
         source = Source(str(_empty_folder(context)))
@@ -89,14 +89,16 @@ def _empty_folder(context: Context) -> Path:
 
 
 def _mark(place: Place, snapshot: str) -> None:
-    folders.write_durably(place.root / _MARK, json.dumps({"rotated_for": snapshot}) + "\n")
+    names = [*_rotated_for(place), snapshot]
+    folders.write_durably(place.root / _MARK, json.dumps({"rotated_for": names}) + "\n")
 
 
-def _marked_for(place: Place) -> str:
+def _rotated_for(place: Place) -> list[str]:
+    """Names of the snapshots of the nights that it was rotated for."""
     try:
-        return str(json.loads((place.root / _MARK).read_text(encoding="utf-8"))["rotated_for"])
+        return list(json.loads((place.root / _MARK).read_text(encoding="utf-8"))["rotated_for"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return ""
+        return []
 
 
 def _remove_if_empty(place: Place) -> bool:

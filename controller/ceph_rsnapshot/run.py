@@ -63,8 +63,9 @@ def run(settings: Settings, snapshot: str, force: bool, rotate_many_orphans: boo
         with opened(settings, snapshot) as context:
             _list_pools(settings, snapshot, context.agent.client(), findings, observer)
             _back_up_images(context, findings, force, observer)
+            found_something = _expect_something(settings, snapshot, findings)
             for listing in findings.listings:
-                _rotate_orphans(context, listing, findings, rotate_many_orphans)
+                _rotate_orphans(context, listing, findings, rotate_many_orphans, found_something)
             kept = str(context.conf_folder) if settings.keeps_conf else None
         return findings.report(settings, snapshot, started, kept)
     finally:
@@ -104,7 +105,6 @@ def _back_up_images(context: Context, findings: _Findings, force: bool, observer
         report = backup_image(context, listing, image, force, observer)
         findings.images.append(report)
         lost = report.error is not None and _is_lost(context, report.error, findings)
-    _expect_something(context.settings, context.snapshot, findings)
 
 
 def _is_lost(context: Context, error: ErrorRecord, findings: _Findings) -> bool:
@@ -121,15 +121,20 @@ def _is_lost(context: Context, error: ErrorRecord, findings: _Findings) -> bool:
     return False
 
 
-def _expect_something(settings: Settings, snapshot: str, findings: _Findings) -> None:
+def _expect_something(settings: Settings, snapshot: str, findings: _Findings) -> bool:
+    """Whether there was anything to back up; it is an error if not."""
     nothing = nothing_to_back_up(findings.images, findings.listings, snapshot, settings.image_re)
     if nothing and findings.listings:
         findings.errors.append(nothing)
+    return nothing is None
 
 
-def _rotate_orphans(context: Context, listing: Listing, findings: _Findings, accept_many: bool) -> None:
+def _rotate_orphans(
+    context: Context, listing: Listing, findings: _Findings, accept_many: bool, found_something: bool
+) -> None:
     found = _orphans(context.settings, listing, findings, accept_many)
-    if context.settings.no_rotate_orphans:
+    # a night on which nothing has the snapshot (a wrong date, say) is no night that orphans should lose a day for
+    if context.settings.no_rotate_orphans or not (found_something or accept_many):
         findings.orphans += orphans.reports(listing, found, "kept")
     else:
         findings.orphans += orphans.rotate_all(context, listing, found)
