@@ -9,10 +9,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ceph_rsnapshot_common.errors import (
     BindingsMissing,
+    CephRsnapshotError,
     ClusterUnreachable,
     ImageGone,
     ImageUnreadable,
@@ -52,6 +54,8 @@ class Cluster:
     rados: Any
     fsid: str
     version: str
+    user: str
+    conf: Path
 
     @contextmanager
     def pool(self, pool: Pool) -> Iterator[Any]:
@@ -60,6 +64,7 @@ class Cluster:
         Raises:
             PoolNotFound: the pool or the namespace does not exist.
             PoolUnreadable: whether it does could not be found out, or access is refused.
+            ClusterUnreachable: no answer within RADOS_TIMEOUT.
         """
         rados, rbd = bindings("rados"), bindings("rbd")
         try:
@@ -67,15 +72,21 @@ class Cluster:
         except rados.ObjectNotFound:
             raise PoolNotFound(pool=pool) from None
         except rados.Error as error:
-            raise PoolUnreadable(pool=pool, reason=error) from None
+            raise self.unreadable(pool, error) from None
         with ioctx:
             try:
                 if pool.namespace and not _has_namespace(rbd, ioctx, pool.namespace):
                     raise PoolNotFound(pool=pool)
             except rbd.Error as error:
-                raise PoolUnreadable(pool=pool, reason=error) from None
+                raise self.unreadable(pool, error) from None
             ioctx.set_namespace(pool.namespace)
             yield ioctx
+
+    def unreadable(self, pool: Pool, error: Exception) -> CephRsnapshotError:
+        """The error for a pool that can't be listed: no answer at all means that Ceph is away."""
+        if isinstance(error, (bindings("rados").TimedOut, bindings("rbd").Timeout)):
+            return ClusterUnreachable(user=self.user, conf=self.conf, reason=f"pool {pool} does not answer: {error}")
+        return PoolUnreadable(pool=pool, reason=error)
 
     @contextmanager
     def snapshot(self, request: ExportRequest) -> Iterator[Any]:
@@ -136,7 +147,7 @@ def connect(settings: Settings) -> Iterator[Cluster]:
     except rados.Error as error:
         raise ClusterUnreachable(**about, reason=error) from None
     try:
-        yield Cluster(handle, handle.get_fsid(), _ceph_version(handle))
+        yield Cluster(handle, handle.get_fsid(), _ceph_version(handle), settings.ceph_user, conf)
     finally:
         handle.shutdown()
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Callable
 
 from ceph_rsnapshot_agent.cluster import Cluster, bindings, open_image
-from ceph_rsnapshot_common.errors import Cancelled, ImageUnreadable, PoolUnreadable
+from ceph_rsnapshot_common.errors import Cancelled, ImageUnreadable
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.records import Image, Listing, ListRequest, Snapshot
 
@@ -33,17 +33,18 @@ def list_images(
         progress: gets the number of images looked at, and of all.
 
     Raises:
-        PoolNotFound, PoolUnreadable: the pool's list could not be had; never mistaken for an empty pool.
+        PoolNotFound, PoolUnreadable, ClusterUnreachable: the pool's list could not be had; never mistaken for an empty
+            pool.
         Cancelled: ``cancelled`` was set.
     """
     chooses = re.compile(request.image_re).match
     with cluster.pool(request.pool) as ioctx:
-        names = _names(ioctx, request.pool)
+        names = _names(cluster, ioctx, request.pool)
         chosen = {name: image_id for name, image_id in names.items() if chooses(name)}
         look = partial(_look_at, ioctx, request, cancelled)
         with ThreadPoolExecutor(_THREADS) as threads:
             found = list(_counted(threads.map(look, chosen.items()), len(chosen), progress))
-        images, vanished = _without_vanished(found, lambda: _names(ioctx, request.pool))
+        images, vanished = _without_vanished(found, lambda: _names(cluster, ioctx, request.pool))
     return Listing(
         fsid=cluster.fsid,
         pool=request.pool,
@@ -54,12 +55,12 @@ def list_images(
     )
 
 
-def _names(ioctx: Any, pool: Pool) -> dict[str, str]:
+def _names(cluster: Cluster, ioctx: Any, pool: Pool) -> dict[str, str]:
     rbd = bindings("rbd")
     try:
         return {entry["name"]: entry["id"] for entry in rbd.RBD().list2(ioctx)}
     except rbd.Error as error:
-        raise PoolUnreadable(pool=pool, reason=error) from None
+        raise cluster.unreadable(pool, error) from None
 
 
 def _counted(
