@@ -75,20 +75,18 @@ def claim(
     claims = folders.make_private(base / _CLAIMS, "QCOW_TEMP_PATH")
     relative = image_folder(pool, image)
     mark = claims / encode(str(relative))
+    text = json.dumps({"folder": str(relative)}) + "\n"
     with ExitStack() as stack:
         try:
-            descriptor = locks.hold_patiently(
-                stack, mark, patience, lambda _: cancelled is None or not cancelled.is_set(), remove=True
+            locks.hold_patiently(
+                stack,
+                lambda: locks.hold(mark, remove=True, text=text),
+                patience,
+                lambda _: cancelled is None or not cancelled.is_set(),
             )
         except LockHeld:
             raise ExportInUse(pool=pool, image=image, path=mark) from None
-        _write(descriptor, relative)
         yield Files(base, relative)
-
-
-def _write(descriptor: int, relative: PurePosixPath) -> None:
-    with open(descriptor, "a", closefd=False, encoding="utf-8") as mark:
-        mark.write(json.dumps({"folder": str(relative)}) + "\n")
 
 
 def sweep(base: Path) -> None:
@@ -96,18 +94,17 @@ def sweep(base: Path) -> None:
     claims = base / _CLAIMS
     for mark in sorted(claims.glob("*")) if claims.is_dir() else []:
         try:
-            text = mark.read_text(encoding="utf-8")
-            with locks.hold(mark, remove=True):
+            _, _, text = mark.read_text(encoding="utf-8").partition("\n")
+            with locks.hold(mark, remove=True, text=text):  # the same text, in case that we are killed here
                 _sweep_one(base, text)
         except (LockHeld, OSError, ValueError):
             continue
 
 
 def _sweep_one(base: Path, text: str) -> None:
-    _, _, claimed = text.partition("\n")
-    if not claimed.strip():
+    if not text.strip():
         return  # killed before it made anything
-    relative = PurePosixPath(json.loads(claimed)["folder"])
+    relative = PurePosixPath(json.loads(text)["folder"])
     if relative.is_absolute() or ".." in relative.parts:
         return
     _logger.warning("removing what a killed export left in %s", base / relative)

@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from ceph_rsnapshot_common.errors import LockHeld
@@ -15,11 +15,12 @@ _POLL_SECONDS = 0.1
 
 
 @contextmanager
-def hold(path: Path, remove: bool = False) -> Iterator[int]:
+def hold(path: Path, remove: bool = False, text: str = "") -> Iterator[int]:
     """Hold the lock ``path``; yields its file descriptor, which children may inherit to hold it too.
 
     Args:
         remove: remove the file at the end (it is then a mark of its holder rather than a fixed meeting point).
+        text: what the file says after the line with the pid.
 
     Raises:
         LockHeld: another process has it; names its pid.
@@ -27,8 +28,9 @@ def hold(path: Path, remove: bool = False) -> Iterator[int]:
     """
     descriptor = _acquire(path)
     try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        content = f"{os.getpid()}\n{text}".encode()
+        os.pwrite(descriptor, content, 0)
+        os.ftruncate(descriptor, len(content))
         yield descriptor
     finally:
         if remove:
@@ -37,9 +39,12 @@ def hold(path: Path, remove: bool = False) -> Iterator[int]:
 
 
 def hold_patiently(
-    stack: ExitStack, path: Path, seconds: float, worth_waiting: Callable[[LockHeld], bool], remove: bool = False
+    stack: ExitStack,
+    lock: Callable[[], AbstractContextManager[int]],
+    seconds: float,
+    worth_waiting: Callable[[LockHeld], bool],
 ) -> int:
-    """`hold` until ``stack`` ends, waiting up to ``seconds`` for another holder as long as that is ``worth_waiting``.
+    """Hold ``lock()`` until ``stack`` ends, waiting up to ``seconds`` for another holder as long as that is ``worth_waiting``.
 
     Raises:
         LockHeld: the other holder still has it.
@@ -48,7 +53,7 @@ def hold_patiently(
     deadline = time.monotonic() + seconds
     while True:
         try:
-            return stack.enter_context(hold(path, remove))
+            return stack.enter_context(lock())
         except LockHeld as error:
             if time.monotonic() >= deadline or not worth_waiting(error):
                 raise

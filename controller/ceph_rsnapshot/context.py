@@ -92,7 +92,7 @@ def _check_tools(settings: Settings) -> None:
 def _take_lock(stack: ExitStack, path: Path) -> int:
     """Hold the lock until ``stack`` ends; if its holder was killed, its rsnapshot may still end: wait for that."""
     try:
-        return locks.hold_patiently(stack, path, _WAIT_FOR_CHILDREN, _is_dead)
+        return locks.hold_patiently(stack, lambda: locks.hold(path), _WAIT_FOR_CHILDREN, _is_dead)
     except OSError as error:
         raise PathNotUsable(key="BACKUP_BASE_PATH", path=path, reason=error.strerror) from None
 
