@@ -44,7 +44,7 @@ def hold_patiently(
     seconds: float,
     worth_waiting: Callable[[LockHeld], bool],
 ) -> int:
-    """Hold ``lock()`` until ``stack`` ends, waiting up to ``seconds`` for another holder as long as that is ``worth_waiting``.
+    """Hold ``lock()`` until ``stack`` ends; wait up to ``seconds`` for another holder who is ``worth_waiting`` for.
 
     Raises:
         LockHeld: the other holder still has it.
