@@ -24,6 +24,7 @@ _CONF = """\
 fsid = {fsid}
 mon host = [v2:127.0.0.1:{port},v1:127.0.0.1:{port1}]
 public addr = 127.0.0.1
+cluster addr = 127.0.0.1
 auth cluster required = cephx
 auth service required = cephx
 auth client required = cephx
@@ -48,6 +49,7 @@ paxos propose interval = 0.02
 paxos min wait = 0.01
 mon osd prime pg temp = false
 mon data = {folder}/mon
+mon cluster log file = {folder}/cluster.log
 [osd]
 osd data = {folder}/osd
 osd objectstore = {objectstore}
