@@ -247,6 +247,9 @@ def test_rbd_bindings_missing(site: Site, tmp_path: Path) -> None:
 
 
 def test_not_enough_free_space(earlier: Site) -> None:
+    earlier.pool.unsnap("a", DAY)
+    earlier.pool.write("a", seed=2)
+    earlier.pool.snap("a", DAY)
     earlier.configure(MIN_FREESPACE="900T")
     earlier.stop_agent()
     earlier.start_agent()

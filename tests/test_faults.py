@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
@@ -14,6 +13,7 @@ import pytest
 
 from demo.ssh_server import SshServer
 from tests.ceph import MIB
+from tests.faults import children, kill, small_disk
 from tests.site import DAY, Site, contents, stopped, wait_until
 
 EARLIER = "2025-12-31"
@@ -62,16 +62,6 @@ def _until_syncing(site: Site) -> None:
     wait_until(lambda: any(path.stat().st_size for path in sync.glob(".large.qcow2.*")), "rsync")
 
 
-def _children(process: subprocess.Popen[str] | subprocess.Popen[bytes], name: str) -> list[int]:
-    """Processes called ``name`` that descend from ``process``."""
-    done = subprocess.run(["ps", "-eo", "pid=,ppid=,comm="], capture_output=True, text=True, check=True)
-    rows = [line.split(None, 2) for line in done.stdout.splitlines()]
-    known = {process.pid}
-    for _ in rows:
-        known |= {int(pid) for pid, parent, _name in rows if int(parent) in known}
-    return [int(pid) for pid, _parent, command in rows if int(pid) in known and command.startswith(name)]
-
-
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("moment", [_until_exporting, _until_syncing])
 def test_ctrl_c_and_sigterm_clean_up(either_way: Site, signum: int, code: int, moment: Callable[[Site], None]) -> None:
@@ -107,7 +97,7 @@ def test_agent_killed_in_mid_export(either_way: Site) -> None:
     with either_way.start("ceph_rsnapshot") as process:
         _until_exporting(either_way)
         assert either_way.agent
-        servers = _children(either_way.agent, "nbdkit") + _children(either_way.agent, "qemu-img")
+        servers = children(either_way.agent, "nbdkit") + children(either_way.agent, "qemu-img")
         assert servers
         either_way.kill_agent()
         _, stderr = process.communicate(timeout=60)
@@ -152,8 +142,7 @@ def test_tool_killed_in_mid_export(large: Site, victim: str) -> None:
     with large.start("ceph_rsnapshot") as process:
         _until_exporting(large)
         assert large.agent
-        for pid in _children(large.agent, victim):
-            os.kill(pid, signal.SIGKILL)
+        kill(children(large.agent, victim))
         stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 1, stdout + stderr
     assert "export of large" in stderr
@@ -166,8 +155,7 @@ def test_transfer_killed(large: Site, ssh_server: SshServer, victim: str) -> Non
     large.over_ssh(ssh_server)
     with large.start("ceph_rsnapshot") as process:
         _until_syncing(large)
-        for pid in _children(process, victim):
-            os.kill(pid, signal.SIGKILL)
+        kill(children(process, victim))
         stdout, stderr = process.communicate(timeout=60)
     assert process.returncode in (1, 3), stdout + stderr
     assert large.days("large") == ["daily.0"]
@@ -207,16 +195,6 @@ def test_hung_cluster_fails_in_bounded_time(large: Site) -> None:
     large.backup()
 
 
-@contextlib.contextmanager
-def _small_disk(folder: Path, size: str) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "none", str(folder)], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 def _fill(path: Path) -> None:
     """Somebody else's file takes all the space that is left."""
     with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
@@ -227,13 +205,13 @@ def _fill(path: Path) -> None:
 def test_ceph_node_fills_up_in_mid_export(large: Site) -> None:
     large.configure(QCOW_TEMP_PATH=str(large.folder / "small"), MIN_FREESPACE="50M")
     large.stop_agent()
-    with _small_disk(large.folder / "small", "400M"):
+    with small_disk(large.folder / "small", "400M"):
         large.start_agent()
         with large.start("ceph_rsnapshot", "--json") as process:
             partial = large.folder / "small" / str(large.pool) / "large" / "large.qcow2.partial"
             wait_until(partial.exists, "the export")
             assert large.agent
-            writers = _children(large.agent, "qemu-img")
+            writers = children(large.agent, "qemu-img")
             for pid in writers:
                 os.kill(pid, signal.SIGSTOP)
             _fill(large.folder / "small" / "other")
@@ -251,7 +229,7 @@ def test_ceph_node_fills_up_in_mid_export(large: Site) -> None:
 def test_backup_node_fills_up(large: Site) -> None:
     base = large.folder / "small"
     options = dict(large.options)
-    with _small_disk(base, "100M"):
+    with small_disk(base, "100M"):
         large.configure(BACKUP_BASE_PATH=str(base))
         report = large.backup(code=1)
         assert "No space left" in report["by_name"]["large"]["error"]["message"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ceph_rsnapshot_common.records import PROTOCOL
 from demo import child
 from tests.ceph import MIB
 from tests.site import DAY, Site, contents
@@ -23,7 +25,7 @@ class Liar(rpyc.Service):
 
 ThreadedServer(Liar, socket_path=sys.argv[1]).start()
 """
-_HELLO = '{"result": {"version": "1.0.0", "protocol": 1}}'
+_HELLO = json.dumps({"result": {"version": "1.0.0", "protocol": PROTOCOL}})
 
 
 @pytest.fixture

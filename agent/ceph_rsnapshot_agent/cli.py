@@ -23,7 +23,7 @@ from ceph_rsnapshot_common.config import load
 from ceph_rsnapshot_common.entry import exit_with
 from ceph_rsnapshot_common.errors import ConfigError, ImageMissing, SnapshotMissing, from_record
 from ceph_rsnapshot_common.names import Pool, parse_pool
-from ceph_rsnapshot_common.records import ExportRequest, Image, Listing, ListRequest
+from ceph_rsnapshot_common.records import ExportRequest, Image, Listing, ListRequest, QcowOptions
 from ceph_rsnapshot_common.settings import Settings
 from ceph_rsnapshot_common.sizes import format_size
 from ceph_rsnapshot_common.snapshot_name import snapshot_name
@@ -67,7 +67,7 @@ def _gathernames(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     with connect(settings) as cluster:
         name = snapshot_name(settings)
-        listings = [_list(cluster, pool, name, settings.image_re) for pool in settings.pool]
+        listings = [_list(cluster, settings, pool, name, settings.image_re) for pool in settings.pool]
     if arguments.json:
         print(json.dumps([listing.model_dump(mode="json") for listing in listings], indent=2))
     else:
@@ -106,7 +106,9 @@ def _export_qcow(arguments: argparse.Namespace) -> int:
     os.umask(0o077)
     pool, image, snapshot = _named(arguments.image, settings)
     with connect(settings) as cluster:
-        request = _find(cluster, pool, image, snapshot or snapshot_name(settings))
+        request = _find(cluster, settings, pool, image, snapshot or snapshot_name(settings))
+        qcow = QcowOptions(cluster_size=settings.qcow_cluster_size, compression=settings.qcow_compression)
+        request = request.model_copy(update={"fast_diff": settings.fast_diff, "qcow": qcow})
         with claim(settings.qcow_temp_path, pool, image) as files:
             progress = _TerminalProgress()
             export(cluster, settings, request, files, progress.show, threading.Event())
@@ -159,13 +161,13 @@ def _named(text: str, settings: Settings) -> tuple[Pool, str, str]:
     return settings.pool[0], image, snapshot
 
 
-def _list(cluster: Cluster, pool: Pool, snapshot: str, image_re: str) -> Listing:
+def _list(cluster: Cluster, settings: Settings, pool: Pool, snapshot: str, image_re: str) -> Listing:
     request = ListRequest(pool=pool, snapshot_name=snapshot, image_re=image_re)
-    return list_images(cluster, request, lambda done, total: None, threading.Event())
+    return list_images(cluster, settings, request, lambda done, total: None, threading.Event())
 
 
-def _find(cluster: Cluster, pool: Pool, name: str, snapshot: str) -> ExportRequest:
-    listing = _list(cluster, pool, snapshot, re.escape(name) + r"\Z")
+def _find(cluster: Cluster, settings: Settings, pool: Pool, name: str, snapshot: str) -> ExportRequest:
+    listing = _list(cluster, settings, pool, snapshot, re.escape(name) + r"\Z")
     image = next((image for image in listing.images if image.name == name), None)
     if image is None:
         near = difflib.get_close_matches(name, listing.names, n=3)

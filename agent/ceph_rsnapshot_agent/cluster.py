@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ceph_rsnapshot_agent.nbdkit.diff import MANAGEMENT_OPS
 from ceph_rsnapshot_common.errors import (
     BindingsMissing,
     CephRsnapshotError,
@@ -23,7 +24,7 @@ from ceph_rsnapshot_common.errors import (
     SnapshotGone,
 )
 from ceph_rsnapshot_common.names import Pool
-from ceph_rsnapshot_common.records import ExportRequest
+from ceph_rsnapshot_common.records import SnapshotRequest
 from ceph_rsnapshot_common.settings import Settings
 
 _logger = logging.getLogger(__name__)
@@ -42,9 +43,15 @@ def bindings(module: str) -> Any:
 
 
 def client_options(settings: Settings) -> dict[str, str]:
-    """Ceph's options that end operations which get no answer; by default they hang for ever."""
+    """Ceph's options: operations that get no answer end (by default they hang for ever), and nothing is cached."""
     seconds = str(settings.rados_timeout)
-    return {"rados_osd_op_timeout": seconds, "rados_mon_op_timeout": seconds, "client_mount_timeout": seconds}
+    return {
+        "rados_osd_op_timeout": seconds,
+        "rados_mon_op_timeout": seconds,
+        "client_mount_timeout": seconds,
+        "rbd_cache": "false",  # everything is read once
+        "rbd_concurrent_management_ops": MANAGEMENT_OPS,
+    }
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ class Cluster:
         return PoolUnreadable(pool=pool, reason=error)
 
     @contextmanager
-    def snapshot(self, request: ExportRequest) -> Iterator[Any]:
+    def snapshot(self, request: SnapshotRequest) -> Iterator[Any]:
         """The image of ``request``, open read-only at its snapshot, both found by id.
 
         Raises:

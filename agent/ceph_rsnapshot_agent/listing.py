@@ -9,20 +9,27 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from functools import partial
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
+from ceph_rsnapshot_agent import bases
 from ceph_rsnapshot_agent.cluster import Cluster, bindings, open_image
 from ceph_rsnapshot_common.errors import Cancelled, ImageUnreadable
+from ceph_rsnapshot_common.manifest import Base
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.records import Image, Listing, ListRequest, Snapshot
+from ceph_rsnapshot_common.settings import Settings
 
 _THREADS = 16
 _USER_NAMESPACE = 0  # RBD_SNAP_NAMESPACE_TYPE_USER; groups, trash and mirroring have their own
+_Noted = Callable[[str, str], Optional[Base]]
+"""The base that was noted for an image of this name and id."""
+
 _logger = logging.getLogger(__name__)
 
 
 def list_images(
     cluster: Cluster,
+    settings: Settings,
     request: ListRequest,
     progress: Callable[[int, int], None],
     cancelled: threading.Event,
@@ -41,7 +48,8 @@ def list_images(
     with cluster.pool(request.pool) as ioctx:
         names = _names(cluster, ioctx, request.pool)
         chosen = {name: image_id for name, image_id in names.items() if chooses(name)}
-        look = partial(_look_at, ioctx, request, cancelled)
+        noted = partial(bases.find, settings, cluster.fsid, request.pool)
+        look = partial(_look_at, ioctx, request, noted, cancelled)
         with ThreadPoolExecutor(_THREADS) as threads:
             found = list(_counted(threads.map(look, chosen.items()), len(chosen), progress))
         images, vanished = _without_vanished(found, lambda: _names(cluster, ioctx, request.pool))
@@ -72,7 +80,7 @@ def _counted(
 
 
 def _look_at(
-    ioctx: Any, request: ListRequest, cancelled: threading.Event, named: tuple[str, str]
+    ioctx: Any, request: ListRequest, noted: _Noted, cancelled: threading.Event, named: tuple[str, str]
 ) -> tuple[Image, bool]:
     """The image, and whether Ceph said that it does not exist."""
     if cancelled.is_set():
@@ -81,13 +89,13 @@ def _look_at(
     name, image_id = named
     try:
         with open_image(rbd, ioctx, name, image_id) as image:
-            return _describe(rbd, image, name, image_id, request.snapshot_name), False
+            return _describe(rbd, image, name, image_id, request.snapshot_name, noted(name, image_id)), False
     except rbd.Error as error:
         record = ImageUnreadable(pool=request.pool, image=name, reason=error).record()
         return Image(name=name, id=image_id, error=record), isinstance(error, rbd.ImageNotFound)
 
 
-def _describe(rbd: Any, image: Any, name: str, image_id: str, snapshot_name: str) -> Image:
+def _describe(rbd: Any, image: Any, name: str, image_id: str, snapshot_name: str, base: Base | None) -> Image:
     snapshots = [entry for entry in image.list_snaps() if entry["namespace"] == _USER_NAMESPACE]
     wanted = next((entry for entry in snapshots if entry["name"] == snapshot_name), None)
     newest = max(snapshots, key=lambda entry: int(entry["id"]), default=None)
@@ -98,6 +106,8 @@ def _describe(rbd: Any, image: Any, name: str, image_id: str, snapshot_name: str
         features=feature_names(rbd, image.features()),
         snapshot=_snapshot(image, wanted),
         newest=_snapshot(image, newest),
+        base=base,
+        base_exists=base is not None and any(entry["id"] == base.snapshot_id for entry in snapshots),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,29 +21,40 @@ _THREADS = 16
 
 @dataclass(frozen=True)
 class Export:
-    """A running NBD export: its URI for qemu, and nbdkit's log, which has the cause of read errors."""
+    """A running NBD export: its socket, and nbdkit's log, which has the cause of read errors."""
 
-    uri: str
+    socket: Path
     log: Path
+
+    @property
+    def uri(self) -> str:
+        """For qemu."""
+        return f"nbd+unix:///?socket={quote(str(self.socket))}"
 
 
 @contextmanager
-def serve(settings: Settings, request: ExportRequest) -> Iterator[Export]:
+def serve(
+    settings: Settings, request: ExportRequest, prefix: str = FOLDER_PREFIX, unchanged_below: int = 0
+) -> Iterator[Export]:
     """Serve the snapshot of ``request``, read-only, on a socket in a folder that only this user can enter.
+
+    Args:
+        prefix: how the path of that folder begins; see `folders.temporary`.
+        unchanged_below: with a base, the offset up to which nothing has changed.
 
     Raises:
         CommandFailed: nbdkit did not start; has its output.
         ToolMissing: nbdkit is not installed.
     """
-    with folders.temporary(FOLDER_PREFIX) as folder:
+    with folders.temporary(prefix) as folder:
         address, log = folder / "nbd.sock", folder / "nbdkit.log"
         timeout = settings.rados_timeout + 30.0
-        argv = _command(settings, request, address)
-        with servers.running(argv, node="ceph", log=log, ready=lambda: _greets(address), timeout=timeout):
-            yield Export(f"nbd+unix:///?socket={quote(str(address))}", log)
+        argv = _command(settings, request, address, unchanged_below)
+        with servers.running(argv, node="ceph", log=log, ready=lambda: servers.greets(address), timeout=timeout):
+            yield Export(address, log)
 
 
-def _command(settings: Settings, request: ExportRequest, address: Path) -> list[str]:
+def _command(settings: Settings, request: ExportRequest, address: Path, unchanged_below: int) -> list[str]:
     parameters = {
         "conf": str(settings.ceph_conf_path),
         "user": settings.ceph_user,
@@ -54,19 +64,14 @@ def _command(settings: Settings, request: ExportRequest, address: Path) -> list[
         "image": request.image,
         "image_id": request.image_id,
         "snapshot_id": str(request.snapshot_id),
+        "base_id": str(request.base.snapshot_id) if request.base else "",
+        "unchanged_below": str(unchanged_below) if unchanged_below else "",
+        "fast_diff": "1" if request.fast_diff else "",
         **{f"ceph.{key}": value for key, value in client_options(settings).items()},
     }
     options = ["--foreground", "--exit-with-parent", "--readonly", f"--threads={_THREADS}", f"--unix={address}"]
+    # the filter counts bits
+    limit = [f"rate={request.bandwidth_limit * 8}"] if request.bandwidth_limit else []
+    filters = ["--filter=rate"] if limit else []
     given = [f"{key}={value}" for key, value in parameters.items() if value]
-    return [find_tool("nbdkit", "ceph"), *options, "python", str(_PLUGIN), *given]
-
-
-def _greets(address: Path) -> bool:
-    """Whether the server has accepted a connection: it listens earlier than it has opened the image."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(str(address))
-            return probe.recv(8) == b"NBDMAGIC"
-        except OSError:
-            return False
+    return [find_tool("nbdkit", "ceph"), *options, *filters, "python", str(_PLUGIN), *given, *limit]

@@ -40,6 +40,7 @@ def serve(settings: Settings) -> None:
         address.unlink(missing_ok=True)
         claims.sweep(settings.qcow_temp_path)
         folders.sweep(nbd.FOLDER_PREFIX)
+        folders.sweep(str(address.parent / nbd.FOLDER_PREFIX))
         sessions = Sessions(settings)
         server = _server(address, sessions)
         try:

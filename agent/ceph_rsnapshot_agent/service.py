@@ -15,7 +15,16 @@ from pydantic import BaseModel, ValidationError
 from ceph_rsnapshot_agent.jobs import to_record
 from ceph_rsnapshot_agent.session import Session
 from ceph_rsnapshot_common.errors import BadRequest, one_line
-from ceph_rsnapshot_common.records import ExportRequest, ImageName, ListRequest, Record
+from ceph_rsnapshot_common.records import (
+    DigestRequest,
+    ExportName,
+    ExportRequest,
+    ImageName,
+    LandedRequest,
+    ListRequest,
+    Record,
+    SnapshotRequest,
+)
 from ceph_rsnapshot_common.settings import Settings
 
 
@@ -82,6 +91,32 @@ def _start_export(session: Session, request: object) -> object:
     return session.start_export(_read(ExportRequest, request))
 
 
+def _start_open(session: Session, request: object) -> object:
+    return session.start_open(_read(ExportRequest, request))
+
+
+def _renew(session: Session, request: object) -> object:
+    session.renew(_read(ExportName, request).export)
+    return None
+
+
+def _start_close(session: Session, request: object) -> object:
+    return session.start_close(_read(ExportName, request).export)
+
+
+def _start_extents(session: Session, request: object) -> object:
+    return session.start_extents(_read(SnapshotRequest, request))
+
+
+def _start_digests(session: Session, request: object) -> object:
+    return session.start_digests(_read(DigestRequest, request))
+
+
+def _landed(session: Session, request: object) -> object:
+    session.landed(_read(LandedRequest, request))
+    return None
+
+
 def _remove_qcow(session: Session, request: object) -> object:
     name = _read(ImageName, request)
     return session.remove_qcow(name.pool, name.image)
@@ -107,6 +142,12 @@ CALLS: dict[str, Callable[..., object]] = {
     "hello": _hello,
     "start_list": _start_list,
     "start_export": _start_export,
+    "start_open": _start_open,
+    "renew": _renew,
+    "start_close": _start_close,
+    "start_extents": _start_extents,
+    "start_digests": _start_digests,
+    "landed": _landed,
     "poll": _poll,
     "result": _result,
     "cancel": _cancel,

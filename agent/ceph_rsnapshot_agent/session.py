@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from contextlib import ExitStack
+from functools import partial
 
+from ceph_rsnapshot_agent import bases, source
 from ceph_rsnapshot_agent.claims import claim
 from ceph_rsnapshot_agent.cluster import Cluster, connect
+from ceph_rsnapshot_agent.digests import read_digests
 from ceph_rsnapshot_agent.export import export
 from ceph_rsnapshot_agent.jobs import Jobs, Report
+from ceph_rsnapshot_agent.lending import Loan
 from ceph_rsnapshot_agent.listing import list_images
 from ceph_rsnapshot_common import __version__
 from ceph_rsnapshot_common.commands import find_tool
-from ceph_rsnapshot_common.errors import ErrorRecord, ToolMissing
+from ceph_rsnapshot_common.errors import ErrorRecord, ExportUnknown, ToolMissing
 from ceph_rsnapshot_common.names import Pool
-from ceph_rsnapshot_common.records import PROTOCOL, Exported, ExportRequest, Hello, Listing, ListRequest
+from ceph_rsnapshot_common.ranges import clipped
+from ceph_rsnapshot_common.records import (
+    PROTOCOL,
+    Closed,
+    DigestRequest,
+    Digests,
+    Exported,
+    ExportRequest,
+    Extents,
+    Hello,
+    LandedRequest,
+    Listing,
+    ListRequest,
+    Opened,
+    SnapshotRequest,
+)
 from ceph_rsnapshot_common.settings import Settings
 
 _PATIENCE_SECONDS = 60.0
@@ -22,7 +42,7 @@ _TOOLS = ("nbdkit", "qemu-img", "rsync", "setpriv")
 
 
 class Session:
-    """The exports of a session are its own: they are claimed until they are removed or the session ends."""
+    """What a session exports is its own: files are claimed, NBD exports open, until it gives them back or ends."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -31,6 +51,7 @@ class Session:
         self._stack = ExitStack()
         self._cluster: Cluster | None = None
         self._exports: dict[tuple[Pool, str], ExitStack] = {}
+        self._loans: dict[str, Loan] = {}
 
     @property
     def jobs(self) -> Jobs:
@@ -42,9 +63,8 @@ class Session:
     def start_list(self, request: ListRequest) -> str:
         def work(report: Report, cancelled: threading.Event) -> Listing:
             report("listing", 0, 0)
-            return list_images(
-                self._connected(), request, lambda done, total: report("listing", done, total), cancelled
-            )
+            progress = partial(report, "listing")
+            return list_images(self._connected(), self._settings, request, progress, cancelled)
 
         return self._jobs.start(work)
 
@@ -57,11 +77,63 @@ class Session:
                 files = stack.enter_context(claim(base, request.pool, request.image, _PATIENCE_SECONDS, cancelled))
                 stack.callback(files.remove)
                 exported = export(cluster, self._settings, request, files, report, cancelled)
-                with self._lock:
-                    self._exports[request.pool, request.image] = stack.pop_all()
+                if exported.manifest:
+                    with self._lock:
+                        self._exports[request.pool, request.image] = stack.pop_all()
             return exported
 
         return self._jobs.start(work)
+
+    def start_open(self, request: ExportRequest) -> str:
+        """Open an NBD export of what changed since the base of ``request``, or of all; nothing if nothing changed."""
+
+        def work(report: Report, cancelled: threading.Event) -> Opened:
+            cluster = self._connected()
+            facts, wanted = source.read_facts(cluster, request), source.with_valid_maps(cluster, request)
+            begin = source.first_change(cluster, wanted, report, cancelled) if wanted.base else 0
+            if begin is None:
+                source.check_still_there(cluster, wanted)
+                return Opened(facts=facts)
+            name, loan = secrets.token_hex(8), Loan(self._settings, wanted, begin)
+            with self._lock:
+                self._loans[name] = loan
+            return Opened(facts=facts, export=name, socket=loan.socket())
+
+        return self._jobs.start(work)
+
+    def renew(self, name: str) -> None:
+        """Raises: ExportUnknown."""
+        self._loan(name).renew()
+
+    def start_close(self, name: str) -> str:
+        """Close an NBD export; it was good only if its snapshots still exist."""
+        loan = self._loan(name)
+
+        def work(_report: Report, _cancelled: threading.Event) -> Closed:
+            log = loan.close()
+            with self._lock:
+                self._loans.pop(name, None)
+            source.check_still_there(self._connected(), loan.request)
+            return Closed(log=log)
+
+        return self._jobs.start(work)
+
+    def start_extents(self, request: SnapshotRequest) -> str:
+        def work(report: Report, cancelled: threading.Event) -> Extents:
+            cluster = self._connected()
+            size = source.read_facts(cluster, request).size
+            return Extents(allocated=tuple(clipped(source.read_extents(cluster, request, report, cancelled), size)))
+
+        return self._jobs.start(work)
+
+    def start_digests(self, request: DigestRequest) -> str:
+        def work(_report: Report, cancelled: threading.Event) -> Digests:
+            return read_digests(self._connected(), request, cancelled)
+
+        return self._jobs.start(work)
+
+    def landed(self, request: LandedRequest) -> None:
+        bases.note(self._settings, request)
 
     def remove_qcow(self, pool: Pool, image: str) -> bool:
         """Remove the temporary qcow2 of ``image``, also one that nobody claims; tells whether there was one."""
@@ -76,13 +148,23 @@ class Session:
         """End and undo all that is under way; safe to call twice and from any thread."""
         self._jobs.close()
         with self._lock:
-            stacks = list(self._exports.values())
+            stacks, loans = list(self._exports.values()), list(self._loans.values())
             self._exports.clear()
+            self._loans.clear()
         for stack in stacks:
             stack.close()
+        for loan in loans:
+            loan.close()
         with self._lock:
             self._cluster = None
             self._stack.close()
+
+    def _loan(self, name: str) -> Loan:
+        with self._lock:
+            loan = self._loans.get(name)
+        if loan is None or not loan.open:
+            raise ExportUnknown(export=name)
+        return loan
 
     def _connected(self) -> Cluster:
         with self._lock:

@@ -46,6 +46,12 @@ def size(value: object) -> object:
     return parse_size(value) if isinstance(value, str) else value
 
 
+def cluster_size(value: int) -> int:
+    if not 512 <= value <= 2 * 1024**2 or value & (value - 1):
+        raise ValueError("must be a power of two from 512 to 2M")
+    return value
+
+
 def line(value: str) -> str:
     if not value or not value.isprintable():
         raise ValueError("must be one line of text")

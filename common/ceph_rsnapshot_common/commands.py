@@ -21,6 +21,8 @@ from ceph_rsnapshot_common.errors import Cancelled, CommandFailed, ToolMissing, 
 PACKAGES = {
     "nbdkit": "nbdkit with nbdkit-plugin-python (nbdkit-python-plugin on RHEL)",
     "qemu-img": "qemu-utils (qemu-img on RHEL)",
+    "qemu-nbd": "qemu-utils (qemu-img on RHEL)",
+    "cp": "coreutils",
     "rsnapshot": "rsnapshot",
     "rsync": "rsync",
     "ssh": "openssh-client (openssh-clients on RHEL)",

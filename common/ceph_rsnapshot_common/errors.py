@@ -100,6 +100,16 @@ class BindingsMissing(CephRsnapshotError):
     )
 
 
+class NbdBindingsMissing(CephRsnapshotError):
+    """The Python bindings of libnbd are not importable; they are not on PyPI."""
+
+    code = "nbd-bindings-missing"
+    template = (
+        "can't import nbd ({reason}): install python3-libnbd on the backup node and create the environment with "
+        "--system-site-packages, or use TRANSFER_MODE staged with VERIFY none"
+    )
+
+
 class ToolMissing(CephRsnapshotError):
     """A program that this one runs is not installed."""
 
@@ -164,11 +174,39 @@ class ImageUnreadable(CephRsnapshotError):
     template = "image {image} in pool {pool} can't be read: {reason}"
 
 
+class NbdFailed(CephRsnapshotError):
+    """A transfer between NBD servers failed; ``reason`` is what libnbd or the kernel said."""
+
+    code = "nbd-failed"
+    template = "NBD {what}: {reason}"
+
+
 class NotEnoughSpace(CephRsnapshotError):
     """Sizes in bytes."""
 
     code = "not-enough-space"
     template = "{path}: not enough free space: {need} bytes needed, {free} free, of which {minimum} must stay free"
+
+
+class BaseUnusable(CephRsnapshotError):
+    """No increment can be made from this base; a full backup can."""
+
+    code = "base-unusable"
+    template = "{reason}"
+
+
+class ContentDiffers(CephRsnapshotError):
+    """A backup does not hold what the snapshot holds; offset and length in bytes."""
+
+    code = "content-differs"
+    template = (
+        "{image} in pool {pool}: the backup differs from the snapshot {snapshot} within {length} bytes at {offset}"
+    )
+
+
+class ExportUnknown(CephRsnapshotError):
+    code = "export-unknown"
+    template = "there is no open export {export} on this connection (one that is not renewed is closed)"
 
 
 class ExportInUse(CephRsnapshotError):

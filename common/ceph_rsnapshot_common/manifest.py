@@ -21,6 +21,15 @@ class Identity(NamedTuple):
     snapshot_id: int
 
 
+class Base(BaseModel):
+    """The snapshot that an increment was made from; of the same image, so that its id is all that counts."""
+
+    model_config = ConfigDict(frozen=True)
+
+    snapshot: str
+    snapshot_id: int
+
+
 class Versions(BaseModel):
     model_config = ConfigDict(frozen=True)
 
@@ -46,9 +55,17 @@ class Manifest(BaseModel):
 
     Attributes:
         size: bytes of the image in the snapshot.
-        allocated_bytes: bytes of it that Ceph holds data for (parents included).
-        qcow2_bytes: bytes that the qcow2 takes on disk.
+        allocated_bytes: bytes of it that Ceph holds data for (parents included); None if they were not counted.
+        qcow2_bytes: bytes that the qcow2 takes on disk (shared ones included).
         qcow2_file_size: length of the qcow2 file in bytes.
+        qcow2_mtime_ns: its time of modification: a file that was changed since is no base. None: not known.
+        kind: ``full``; ``increment`` (changes since ``base``, written into a clone of its backup); ``unchanged``
+            (nothing had changed since ``base``: the qcow2 is the same file as in its backup).
+        full_because: why it is a full one.
+        changed_bytes: bytes that were written, those that became zero included.
+        transferred_bytes: bytes of content that crossed between the nodes.
+        verified: what was compared with the snapshot: ``changed`` ranges and a sample, all of it, or nothing.
+        backups_since_full_check: counts up to VERIFY_FULL_EVERY.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -63,10 +80,18 @@ class Manifest(BaseModel):
     snapshot_id: int
     snapshot_created: datetime
     size: int
-    allocated_bytes: int
+    allocated_bytes: Optional[int] = None
     qcow2_bytes: int
     qcow2_file_size: int
-    transfer_mode: Literal["staged"] = "staged"
+    qcow2_mtime_ns: Optional[int] = None
+    transfer_mode: Literal["staged", "direct"] = "staged"
+    kind: Literal["full", "increment", "unchanged"] = "full"
+    base: Optional[Base] = None
+    full_because: Optional[str] = None
+    changed_bytes: Optional[int] = None
+    transferred_bytes: Optional[int] = None
+    verified: Literal["none", "changed", "full"] = "none"
+    backups_since_full_check: int = 0
     started: datetime
     ended: datetime
     layout: Layout

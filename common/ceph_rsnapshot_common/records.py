@@ -8,10 +8,10 @@ from typing import Literal, Optional
 from pydantic import BaseModel, ConfigDict
 
 from ceph_rsnapshot_common.errors import ErrorRecord
-from ceph_rsnapshot_common.manifest import Manifest
+from ceph_rsnapshot_common.manifest import Base, Layout, Manifest
 from ceph_rsnapshot_common.names import Pool
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised with every change of the calls or records; both ends must have the same."""
 
 
@@ -37,7 +37,9 @@ class Snapshot(Record):
 class Image(Record):
     """An image, whether it has the snapshot that was asked for, and the newest that it has.
 
-    ``error`` is set if the image could not be opened: then ``snapshot`` None means "unknown", not "has none".
+    ``base`` is the snapshot that was backed up last through this agent, and so the base of the next increment: it must
+    be kept (``base_exists``) until the next backup. ``error`` is set if the image could not be opened: then
+    ``snapshot`` None means "unknown", not "has none".
     """
 
     name: str
@@ -46,6 +48,8 @@ class Image(Record):
     features: tuple[str, ...] = ()
     snapshot: Optional[Snapshot] = None
     newest: Optional[Snapshot] = None
+    base: Optional[Base] = None
+    base_exists: bool = False
     error: Optional[ErrorRecord] = None
 
 
@@ -66,7 +70,14 @@ class ListRequest(Record):
     image_re: str = ".*"
 
 
-class ExportRequest(Record):
+class QcowOptions(Record):
+    """How a new qcow2 is made; ``cluster_size`` in bytes."""
+
+    cluster_size: int = 65536
+    compression: Literal["none", "zlib", "zstd"] = "none"
+
+
+class SnapshotRequest(Record):
     """One snapshot by identity; the names are for paths and messages."""
 
     pool: Pool
@@ -76,11 +87,88 @@ class ExportRequest(Record):
     snapshot_id: int
 
 
-class Exported(Record):
-    """A finished export: the folder on the ceph node that holds exactly the qcow2 and its manifest."""
+class ExportRequest(SnapshotRequest):
+    """What to export: all of the snapshot, or what changed since ``base``.
 
-    folder: str
-    manifest: Manifest
+    Attributes:
+        fast_diff: let the object map choose the objects that the OSDs are asked about.
+        bandwidth_limit: bytes a second, 0 for none.
+        qcow: for staged exports.
+    """
+
+    base: Optional[Base] = None
+    fast_diff: bool = False
+    bandwidth_limit: int = 0
+    qcow: QcowOptions = QcowOptions()
+
+
+class Facts(Record):
+    """What the manifest tells of the snapshot; ``size`` in bytes."""
+
+    fsid: str
+    size: int
+    created: datetime
+    layout: Layout
+    ceph: str
+
+
+ByteRange = tuple[int, int]
+"""Offset and length in bytes."""
+
+
+class Exported(Record):
+    """A finished export: the folder on the ceph node that holds exactly the qcow2 and its manifest.
+
+    Both are None if nothing has changed since the base: then nothing was exported. ``allocated`` is what the snapshot
+    holds, from a listing that is not the one the export was made by.
+    """
+
+    facts: Facts
+    folder: Optional[str] = None
+    manifest: Optional[Manifest] = None
+    allocated: tuple[ByteRange, ...] = ()
+
+
+class Opened(Record):
+    """An NBD export at ``socket`` on the ceph node; without one, nothing has changed since the base."""
+
+    facts: Facts
+    export: str = ""
+    socket: Optional[str] = None
+
+
+class ExportName(Record):
+    export: str
+
+
+class Closed(Record):
+    """The end of what nbdkit said."""
+
+    log: str = ""
+
+
+class Extents(Record):
+    """What a snapshot holds; coarser than the truth if that is very fragmented."""
+
+    allocated: tuple[ByteRange, ...]
+
+
+class DigestRequest(Record):
+    """Digests of a snapshot's content: one for each group of ranges."""
+
+    snapshot: SnapshotRequest
+    groups: tuple[tuple[ByteRange, ...], ...]
+
+
+class Digests(Record):
+    digests: tuple[str, ...]
+
+
+class LandedRequest(Record):
+    """A snapshot that is safe on the backup node now."""
+
+    fsid: str
+    snapshot: SnapshotRequest
 
 
 class JobStatus(Record):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -46,6 +47,17 @@ def running(
     finally:
         stop(process)
         log_end(argv, process.returncode, time.monotonic() - started, tail(log))
+
+
+def greets(address: Path) -> bool:
+    """Whether an NBD server has accepted a connection: nbdkit listens earlier than it has opened what it serves."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(address))
+            return probe.recv(8) == b"NBDMAGIC"
+        except OSError:
+            return False
 
 
 def tail(log: Path) -> str:

@@ -7,7 +7,7 @@ A field of :class:`Settings` is an option; its upper-case name is the YAML key. 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Literal, Optional
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -119,7 +119,56 @@ class Settings(BaseModel):
         metavar="DATE",
     )
     min_freespace: Bytes = _option(
-        5 * 1024**3, "Bytes (or `5G`, `500M`) that stay free on the ceph node while exporting.", node="ceph"
+        5 * 1024**3,
+        "Bytes (or `5G`, `500M`) that stay free while a qcow2 is written: on the ceph node in staged mode, on the "
+        "backup node in direct mode.",
+    )
+    transfer_mode: Literal["staged", "direct"] = _option(
+        "staged",
+        "`staged`: the ceph node makes a qcow2 and rsync pulls it. `direct`: the backup node makes it, and only what "
+        "changed since the last backup crosses the network.",
+        "--transfer-mode",
+        metavar="MODE",
+        node="backup",
+    )
+    verify: Literal["none", "changed", "full"] = _option(
+        "changed",
+        "What is compared with the snapshot, by digests, before a backup counts: `changed`: what was written, and a "
+        "sample of the rest; `full`: everything; `none`.",
+        "--verify",
+        metavar="WHAT",
+        node="backup",
+    )
+    verify_sample: Bytes = _option(
+        64 * 1024**2,
+        "Bytes (or `64M`) of the sample that VERIFY `changed` takes all over the image.",
+        node="backup",
+    )
+    verify_full_every: Annotated[int, Field(ge=0)] = _option(
+        14,
+        "Each image is compared in full at least every so many backups, not all in one night; 0: never. "
+        "With VERIFY `none` nothing is compared.",
+        node="backup",
+    )
+    fast_diff: bool = _option(
+        False,
+        "Let the object map choose the objects that the OSDs are asked about: much faster for large images, and only "
+        "as right as the map (see docs/how-it-works.md). Not for images whose map is marked invalid.",
+        "--fast-diff",
+        node="backup",
+    )
+    bandwidth_limit: Bytes = _option(
+        0,
+        "Bytes (or `50M`) a second that one transfer may take; 0: no limit.",
+        "--bandwidth-limit",
+        metavar="BYTES",
+        node="backup",
+    )
+    qcow_cluster_size: Annotated[int, BeforeValidator(checks.size), AfterValidator(checks.cluster_size)] = _option(
+        65536, "Cluster size of new qcow2 files: a power of two from 512 to `2M`.", node="backup"
+    )
+    qcow_compression: Literal["none", "zlib", "zstd"] = _option(
+        "none", "Compression of full backups. What increments write into them is not compressed.", node="backup"
     )
     sh_logging: bool = _option(False, "Log every external command with its exit code, time and output.")
     agent_socket: AbsolutePath = _option("/run/ceph-rsnapshot/agent.sock", "The agent's unix socket on the ceph node.")
@@ -130,6 +179,12 @@ class Settings(BaseModel):
     no_rotate_orphans: bool = _option(
         False, "Leave the backups of deleted images alone.", "--no-rotate-orphans", node="backup"
     )
+    bases_path: Optional[AbsolutePath] = _option(
+        None,
+        "Folder in which the agent notes which snapshot of an image was backed up last, for `gathernames --json`. "
+        "Default: `bases` beside QCOW_TEMP_PATH.",
+        node="ceph",
+    )
     rados_timeout: Annotated[int, AfterValidator(checks.seconds)] = _option(
         120, "Seconds after which a Ceph operation that doesn't answer fails.", node="ceph"
     )
@@ -137,6 +192,10 @@ class Settings(BaseModel):
     @property
     def keeps_conf(self) -> bool:
         return self.temp_conf_dir is not None if self.keepconf is None else self.keepconf
+
+    @property
+    def bases_folder(self) -> Path:
+        return self.bases_path or self.qcow_temp_path.parent / "bases"
 
     @property
     def ceph_conf_path(self) -> Path:

@@ -27,6 +27,7 @@ def backup(
     settings: Settings | None = None,
     *,
     force: bool = False,
+    full: bool = False,
     rotate_many_orphans: bool = False,
     observer: Observer | None = None,
 ) -> RunReport:
@@ -37,6 +38,7 @@ def backup(
     Args:
         settings: as `load_settings` makes them; None loads the usual file.
         force: also back up a snapshot again that day 0 already holds.
+        full: make full backups where increments would do.
         rotate_many_orphans: believe a listing that makes more than half of the known images orphans.
         observer: is told how the run goes.
 
@@ -51,4 +53,4 @@ def backup(
     from ceph_rsnapshot_common.snapshot_name import snapshot_name
 
     settings = settings or load_settings()
-    return run(settings, snapshot_name(settings), force, rotate_many_orphans, observer or Observer())
+    return run(settings, snapshot_name(settings), force, full, rotate_many_orphans, observer or Observer())

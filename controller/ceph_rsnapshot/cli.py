@@ -20,6 +20,7 @@ examples:
   ceph_rsnapshot                                   back up as the configuration file says
   ceph_rsnapshot -n                                only say what would be done
   ceph_rsnapshot -p rbd --image-re 'vm-[0-9]+$'    some images of one pool
+  ceph_rsnapshot --transfer-mode direct            only what changed since the last backup crosses the network
   ceph_rsnapshot --snap-date '1 day ago'           yesterday's snapshots
 
 exit codes: 0 done; 1 something failed, or there was nothing to back up; 2 usage or configuration;
@@ -38,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     description = "Back up the snapshots of the day of Ceph RBD images to qcow2 files that rsnapshot keeps."
     parser = make_parser("ceph_rsnapshot", description, _EXAMPLES, keys_with_flags())
     parser.add_argument("--force", action="store_true", help="also back up again what the newest day already holds")
+    parser.add_argument("--full", action="store_true", help="make full backups, also where an increment would do")
     parser.add_argument(
         "--rotate-many-orphans",
         action="store_true",
@@ -69,6 +71,7 @@ def _backup(loaded: Loaded, arguments: argparse.Namespace) -> int:
         report = backup(
             settings,
             force=arguments.force,
+            full=arguments.full,
             rotate_many_orphans=arguments.rotate_many_orphans,
             observer=screen.observer(sys.stderr),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any, Callable, Optional, TypeVar
 
 import rpyc
@@ -24,13 +25,21 @@ from ceph_rsnapshot_common.errors import (
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.records import (
     PROTOCOL,
+    Closed,
+    DigestRequest,
+    Digests,
     Exported,
+    ExportName,
     ExportRequest,
+    Extents,
     Hello,
     ImageName,
     JobStatus,
+    LandedRequest,
     Listing,
     ListRequest,
+    Opened,
+    SnapshotRequest,
 )
 from ceph_rsnapshot_common.wire import CALL_SECONDS, PROTOCOL_CONFIG
 
@@ -39,6 +48,7 @@ _POLL_FIRST, _POLL_MOST = 0.02, 0.5
 
 
 _Model = TypeVar("_Model", bound=BaseModel)
+_Result = TypeVar("_Result")
 
 
 class _Answer(BaseModel):
@@ -97,6 +107,30 @@ class AgentClient:
     def export(self, request: ExportRequest, progress: Progress) -> Exported:
         return self._job(Exported, "start_export", request.model_dump_json(), progress)
 
+    def open_export(self, request: ExportRequest, progress: Progress) -> Opened:
+        return self._job(Opened, "start_open", request.model_dump_json(), progress)
+
+    def renew(self, export: str) -> None:
+        self._call("renew", ExportName(export=export).model_dump_json())
+
+    def close_export(self, export: str) -> Closed:
+        """Close it, and see that its snapshots still exist: what was read before counts only then."""
+        return self._job(Closed, "start_close", ExportName(export=export).model_dump_json(), lambda status: None)
+
+    def extents(self, request: SnapshotRequest, progress: Progress) -> Extents:
+        return self._job(Extents, "start_extents", request.model_dump_json(), progress)
+
+    def digests(self, request: DigestRequest, meanwhile: Callable[[], _Result]) -> tuple[tuple[str, ...], _Result]:
+        """The agent's digests, and what ``meanwhile`` returns, which is called while the agent works."""
+        job = str(self._call("start_digests", request.model_dump_json()))
+        with self._cancelled_if_interrupted(job):
+            result = meanwhile()
+            self._follow(job, lambda status: None)
+        return _read(Digests, "start_digests", self._call("result", job)).digests, result
+
+    def landed(self, fsid: str, snapshot: SnapshotRequest) -> None:
+        self._call("landed", LandedRequest(fsid=fsid, snapshot=snapshot).model_dump_json())
+
     def remove_qcow(self, pool: Pool, image: str) -> bool:
         return bool(self._call("remove_qcow", ImageName(pool=pool, image=image).model_dump_json()))
 
@@ -118,16 +152,19 @@ class AgentClient:
 
     def _job(self, model: type[_Model], call: str, request: str, progress: Progress) -> _Model:
         job = str(self._call(call, request))
-        try:
+        with self._cancelled_if_interrupted(job):
             self._follow(job, progress)
-        except CephRsnapshotError:
-            raise
+        return _read(model, call, self._call("result", job))
+
+    @contextlib.contextmanager
+    def _cancelled_if_interrupted(self, job: str) -> Iterator[None]:
+        try:
+            yield
         except BaseException:
-            # interrupted here: the agent need not go on; that must not hide the interrupt
+            # the agent need not go on; that must not hide the interrupt
             with contextlib.suppress(CephRsnapshotError):
                 self._call("cancel", job)
             raise
-        return _read(model, call, self._call("result", job))
 
     def _follow(self, job: str, progress: Progress) -> None:
         pause = _POLL_FIRST

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ceph_rsnapshot_common import servers
+from ceph_rsnapshot_common import commands, servers
 from ceph_rsnapshot_common.commands import find_tool
 from ceph_rsnapshot_common.errors import AgentUnreachable, CommandFailed
 from ceph_rsnapshot_common.settings import Settings
@@ -22,6 +22,8 @@ _OPTIONS = (
     "ServerAliveCountMax=4",
     "ExitOnForwardFailure=yes",
     "ControlPersist=no",
+    # with the AES instructions of any current processor several times as fast as ssh's default, ChaCha20
+    "Ciphers=^aes128-gcm@openssh.com",
 )
 
 
@@ -47,6 +49,30 @@ class Link:
         """The error for a failure on this link; ssh may know more than we do."""
         said = servers.tail(self.log) if self.log else ""
         return AgentUnreachable(where=self.where, reason=f"{reason}; ssh says: {said}" if said else reason)
+
+
+@contextmanager
+def forwarded(link: Link, remote: Path, local: Path) -> Iterator[Path]:
+    """The address here of the unix socket ``remote`` on the ceph node, through the connection that is there.
+
+    Raises:
+        AgentUnreachable: ssh could not forward it.
+    """
+    if link.host is None:
+        yield remote
+        return
+    local.unlink(missing_ok=True)
+    control = [find_tool("ssh", "backup"), *link.ssh_args, "-L", f"{local}:{remote}"]
+    try:
+        commands.run([*control, "-O", "forward", "--", link.host], timeout=_CONNECT_SECONDS)
+    except CommandFailed as error:
+        raise link.explain(str(error)) from None
+    try:
+        yield local
+    finally:
+        # the connection may be gone; then so is the forwarding
+        commands.run([*control, "-O", "cancel", "--", link.host], timeout=_CONNECT_SECONDS, accepted=range(256))
+        local.unlink(missing_ok=True)
 
 
 @contextmanager

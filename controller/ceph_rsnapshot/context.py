@@ -8,8 +8,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ceph_rsnapshot import incoming
 from ceph_rsnapshot.client import AgentClient
 from ceph_rsnapshot.connection import link
+from ceph_rsnapshot.nbd_client import nbd_bindings
 from ceph_rsnapshot_common import folders, locks
 from ceph_rsnapshot_common.commands import find_tool
 from ceph_rsnapshot_common.errors import LockHeld, PathNotUsable
@@ -70,13 +72,14 @@ def opened(settings: Settings, snapshot: str) -> Iterator[Context]:
     Raises:
         LockHeld: another run works on this base.
         PathNotUsable: a folder of the configuration can't be used.
-        ToolMissing: rsnapshot, rsync or ssh is not installed here.
+        ToolMissing, NbdBindingsMissing: a program is not installed here.
     """
     _check_tools(settings)
     base = folders.make_private(settings.backup_base_path, "BACKUP_BASE_PATH")
     with ExitStack() as stack:
         lock = _take_lock(stack, base / _LOCK)
         folders.sweep(RUN_FOLDER_PREFIX)
+        incoming.sweep(base)
         folder = stack.enter_context(folders.temporary(RUN_FOLDER_PREFIX))
         conf_folder = stack.enter_context(_conf_folder(settings))
         agent = stack.enter_context(AgentConnection(settings, folder))
@@ -85,7 +88,11 @@ def opened(settings: Settings, snapshot: str) -> Iterator[Context]:
 
 def _check_tools(settings: Settings) -> None:
     remote = ["ssh"] if settings.ceph_host != "localhost" else []
-    for tool in ["rsnapshot", "rsync", "setpriv", *remote]:
+    qemu = ["qemu-img"]  # checks the base of an unchanged image
+    if settings.transfer_mode == "direct" or settings.verify != "none":
+        nbd_bindings()
+        qemu += ["qemu-nbd"]
+    for tool in ["rsnapshot", "rsync", "setpriv", *remote, *qemu]:
         find_tool(tool, "backup")
 
 

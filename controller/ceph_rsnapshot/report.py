@@ -20,10 +20,19 @@ class _Part(BaseModel):
 
 
 class ImageReport(_Part):
-    """One image. ``size`` (of the image) and ``transferred`` in bytes, ``seconds`` of the whole work on it.
+    """One image; amounts in bytes, ``seconds`` of the whole work on it.
 
-    ``result``: ``done``; ``skipped`` (this very snapshot is in day 0 already); ``no-snapshot`` (its backups stay);
-    ``failed``; ``not-reached`` (the agent was lost before its turn); ``would-back-up`` (noop).
+    Attributes:
+        result: ``done``; ``skipped`` (this very snapshot is in day 0 already); ``no-snapshot`` (its backups stay);
+            ``failed``; ``not-reached`` (the agent was lost before its turn); ``would-back-up`` (noop).
+        size: of the image.
+        kind: ``full``, ``increment`` (of ``base``) or ``unchanged`` (since ``base``).
+        full_because: why it is a full one.
+        changed: what was written, with what became zero; not known of staged backups.
+        transferred: what crossed between the nodes.
+        next_base: the snapshot that the next increment needs: it must be kept until then.
+        verified: what was compared with the snapshot: ``changed`` (and a sample), ``full`` or ``none``.
+        mismatch: a first attempt was thrown away because it differed from the snapshot: how.
     """
 
     pool: str
@@ -31,7 +40,15 @@ class ImageReport(_Part):
     snapshot: str
     result: ImageResult
     size: int = 0
+    transfer_mode: Optional[Literal["staged", "direct"]] = None
+    kind: Optional[Literal["full", "increment", "unchanged"]] = None
+    full_because: Optional[str] = None
+    base: Optional[str] = None
+    next_base: Optional[str] = None
+    changed: Optional[int] = None
     transferred: int = 0
+    verified: Optional[Literal["none", "changed", "full"]] = None
+    mismatch: Optional[str] = None
     seconds: float = 0
     path: Optional[str] = None
     newest_snapshot: Optional[str] = None

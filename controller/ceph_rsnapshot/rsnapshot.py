@@ -26,16 +26,30 @@ _LINES_SHOWN = 6
 
 @dataclass(frozen=True)
 class Source:
-    """What rsync pulls: a folder on this machine, or on ``host`` with these arguments for ssh."""
+    """What rsync pulls: a folder on this machine, or on ``host`` with these arguments for ssh.
+
+    Attributes:
+        bandwidth_limit: bytes a second, 0 for none.
+        link_dest: take the files themselves (hard links) and not copies, where the file system allows it.
+    """
 
     folder: str
     host: str | None = None
     ssh_args: tuple[str, ...] = ()
+    bandwidth_limit: int = 0
+    link_dest: bool = False
+
+    @property
+    def long_args(self) -> list[str]:
+        kib = max(1, self.bandwidth_limit // 1024)  # rsync's unit
+        limit = [f"--bwlimit={kib}"] if self.bandwidth_limit else []
+        return [*limit, *([f"--link-dest={self.folder}"] if self.link_dest else [])]
 
 
 def render(settings: Settings, place: Place, source: Source, log: Path) -> str:
     """The text of rsnapshot.conf for one image; fields are separated by tabs."""
     path = f"{source.host}:{source.folder}" if source.host else source.folder
+    long_args = [*_LONG_ARGS, *source.long_args, *(f"--{argument}" for argument in settings.extra_long_args)]
     lines = [
         ("config_version", "1.2"),
         ("snapshot_root", f"{place.root}/"),
@@ -51,7 +65,7 @@ def render(settings: Settings, place: Place, source: Source, log: Path) -> str:
         ("sync_first", "1"),
         ("link_dest", "1"),
         ("rsync_short_args", "-a"),
-        ("rsync_long_args", quoted([*_LONG_ARGS, *(f"--{argument}" for argument in settings.extra_long_args)])),
+        ("rsync_long_args", quoted(long_args)),
         ("backup", f"{path}/./", "./"),
     ]
     return "".join("\t".join(line) + "\n" for line in lines)

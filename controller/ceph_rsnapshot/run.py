@@ -7,12 +7,13 @@ from datetime import datetime, timezone
 from functools import partial
 
 from ceph_rsnapshot import orphans
-from ceph_rsnapshot.backup_image import backup_image, identity, initial_report
+from ceph_rsnapshot.backup_image import backup_image, initial_report
 from ceph_rsnapshot.client import AgentClient
 from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, AgentConnection, Context, opened
 from ceph_rsnapshot.layout import Place, place
 from ceph_rsnapshot.observer import Observer
 from ceph_rsnapshot.report import ImageReport, OrphanReport, OrphanResult, RunReport, nothing_to_back_up
+from ceph_rsnapshot.work import identity
 from ceph_rsnapshot_common import folders
 from ceph_rsnapshot_common.errors import (
     AgentUnreachable,
@@ -52,7 +53,9 @@ class _Findings:
         )
 
 
-def run(settings: Settings, snapshot: str, force: bool, rotate_many_orphans: bool, observer: Observer) -> RunReport:
+def run(
+    settings: Settings, snapshot: str, force: bool, full: bool, rotate_many_orphans: bool, observer: Observer
+) -> RunReport:
     """Back up all that SETTINGS names; see `ceph_rsnapshot.backup`."""
     started = datetime.now(timezone.utc)
     findings = _Findings()
@@ -62,7 +65,7 @@ def run(settings: Settings, snapshot: str, force: bool, rotate_many_orphans: boo
             return findings.report(settings, snapshot, started, None)
         with opened(settings, snapshot) as context:
             _list_pools(settings, snapshot, context.agent.client(), findings, observer)
-            _back_up_images(context, findings, force, observer)
+            _back_up_images(context, findings, force, full, observer)
             found_something = _expect_something(settings, snapshot, findings)
             for listing in findings.listings:
                 _rotate_orphans(context, listing, findings, rotate_many_orphans, found_something)
@@ -94,7 +97,7 @@ def _every_image(findings: _Findings) -> list[tuple[Listing, Image]]:
     return [(listing, image) for listing in findings.listings for image in listing.images]
 
 
-def _back_up_images(context: Context, findings: _Findings, force: bool, observer: Observer) -> None:
+def _back_up_images(context: Context, findings: _Findings, force: bool, full: bool, observer: Observer) -> None:
     every = _every_image(findings)
     observer.run_begins(sum(image.snapshot is not None for _, image in every))
     lost = False
@@ -102,7 +105,7 @@ def _back_up_images(context: Context, findings: _Findings, force: bool, observer
         if lost:
             findings.images.append(initial_report(listing, image).model_copy(update={"result": "not-reached"}))
             continue
-        report = backup_image(context, listing, image, force, observer)
+        report = backup_image(context, listing, image, force, full, observer)
         findings.images.append(report)
         lost = report.error is not None and _is_lost(context, report.error, findings)
 

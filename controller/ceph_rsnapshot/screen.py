@@ -98,6 +98,10 @@ def _row(image: ImageReport) -> tuple[str, ...]:
     result = image.result.replace("-", " ")
     if image.result == "no-snapshot":
         result += f" (newest: {image.newest_snapshot or 'none'})"
+    if image.kind:
+        result = image.kind if image.kind == "full" else f"{image.kind} since {image.base}"
+        result += {"changed": ", verified", "full": ", verified in full"}.get(image.verified or "", "")
+        result += "; a first attempt differed" if image.mismatch else ""
     return (
         escape(f"{image.pool}/{image.image}"),
         escape(image.snapshot),

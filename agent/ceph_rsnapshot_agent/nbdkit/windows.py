@@ -8,16 +8,18 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Callable
 
-Extent = tuple[int, int]
-"""Offset and length in bytes of an allocated piece."""
+Change = tuple[int, int, bool]
+"""Offset and length in bytes, and whether there is data (else it became zero)."""
 
 Typed = tuple[int, int, int]
 """Offset, length and NBD type (a sum of HOLE and ZERO, 0 for data)."""
 
 _WINDOW = 1024**3
-_CACHED = 32
+_AHEAD = 3
+_EXTENTS_KEPT = 500_000
 
 
 def window_size(object_size: int, stripe_count: int, wanted: int = _WINDOW) -> int:
@@ -26,30 +28,21 @@ def window_size(object_size: int, stripe_count: int, wanted: int = _WINDOW) -> i
     return max(1, wanted // period) * period
 
 
-def merged(extents: Iterable[Extent]) -> list[Extent]:
-    """Ascending extents without overlap; neighbours become one (striped images come in the order of objects)."""
-    result: list[Extent] = []
-    for offset, length in sorted(extents):
-        end = offset + length
-        if result and offset <= result[-1][0] + result[-1][1]:
-            start, before = result[-1]
-            result[-1] = (start, max(start + before, end) - start)
-        elif length:
-            result.append((offset, length))
-    return result
+def typed(changes: Iterable[Change], offset: int, end: int, zero: int, gap: int) -> list[Typed]:
+    """What lies between ``offset`` and ``end``: ascending, contiguous and clipped, as NBD demands (CVE-2025-47711).
 
-
-def typed(extents: Iterable[Extent], offset: int, end: int, data: int, gap: int) -> list[Typed]:
-    """What lies between ``offset`` and ``end``: ascending, contiguous and clipped, as NBD demands (CVE-2025-47711)."""
+    Args:
+        changes: ascending, without overlap; data gets type 0, what became zero ``zero``, what lies between ``gap``.
+    """
     result: list[Typed] = []
     position = offset
-    for start, length in extents:
-        first, last = max(start, offset), min(start + length, end)
+    for start, length, exists in changes:
+        first, last = max(start, position), min(start + length, end)
         if first >= last:
             continue
         if first > position:
             result.append((position, first - position, gap))
-        result.append((first, last - first, data))
+        result.append((first, last - first, 0 if exists else zero))
         position = last
     if position < end:
         result.append((position, end - position, gap))
@@ -57,34 +50,62 @@ def typed(extents: Iterable[Extent], offset: int, end: int, data: int, gap: int)
 
 
 class Windows:
-    """Extents by window, the latest few cached; safe to use from many threads.
+    """Changes by window, some asked for ahead; safe to use from many threads.
+
+    What was asked is kept, so that a reader who goes through the image twice (qemu-img convert) costs Ceph one listing,
+    but not more than ``_EXTENTS_KEPT`` extents: memory does not grow with the image.
 
     Args:
         size: bytes of the image.
         window: bytes of a window, see `window_size`.
-        allocated: asks the cluster for the allocated extents of a range (offset, length).
+        ask: asks the cluster for the changes in a range (offset, length).
+        ahead: how many windows are asked for before they are needed.
     """
 
-    def __init__(self, size: int, window: int, allocated: Callable[[int, int], Iterable[Extent]]) -> None:
+    def __init__(self, size: int, window: int, ask: Callable[[int, int], list[Change]], ahead: int = _AHEAD) -> None:
         self._size = size
         self._window = window
-        self._allocated = allocated
-        self._cache: OrderedDict[int, list[Extent]] = OrderedDict()
+        self._ask = ask
+        self._ahead = ahead
+        self._known: OrderedDict[int, Future[list[Change]]] = OrderedDict()
+        self._counts: dict[int, int] = {}
+        self._total = 0
         self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(max_workers=1 + ahead)
 
-    def between(self, offset: int, count: int, data: int, gap: int) -> list[Typed]:
+    def between(self, offset: int, count: int, zero: int, gap: int) -> list[Typed]:
         """Typed extents from ``offset`` to the end of the request or of its first window, whichever comes first."""
         index = offset // self._window
         end = min(offset + count, (index + 1) * self._window, self._size)
-        return typed(self._extents(index), offset, end, data, gap)
+        return typed(self._changes(index), offset, end, zero, gap)
 
-    def _extents(self, index: int) -> list[Extent]:
+    def close(self) -> None:
+        """Ask for nothing more."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _changes(self, index: int) -> list[Change]:
         with self._lock:
-            if index not in self._cache:
-                start = index * self._window
-                length = min(self._window, self._size - start)
-                self._cache[index] = merged(self._allocated(start, length))
-                if len(self._cache) > _CACHED:
-                    self._cache.popitem(last=False)
-            self._cache.move_to_end(index)
-            return self._cache[index]
+            wanted = self._asked(index)
+            for ahead in range(index + 1, index + 1 + self._ahead):
+                if ahead * self._window < self._size:
+                    self._asked(ahead)
+        changes = wanted.result()
+        self._count(index, len(changes))
+        return changes
+
+    def _asked(self, index: int) -> Future[list[Change]]:
+        failed = index in self._known and self._known[index].done() and self._known[index].exception()
+        if index not in self._known or failed:
+            start = index * self._window
+            self._known[index] = self._threads.submit(self._ask, start, min(self._window, self._size - start))
+        self._known.move_to_end(index)
+        return self._known[index]
+
+    def _count(self, index: int, extents: int) -> None:
+        """Forget the windows that were not used for longest, if too many extents are kept."""
+        with self._lock:
+            self._total += extents - self._counts.get(index, 0)
+            self._counts[index] = extents
+            while self._total > _EXTENTS_KEPT and next(iter(self._known)) != index:
+                oldest, _ = self._known.popitem(last=False)
+                self._total -= self._counts.pop(oldest, 0)

@@ -1,0 +1,48 @@
+"""Digests of a snapshot's content, read through librbd: neither by nbdkit nor by what an export believes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ceph_rsnapshot_agent.cluster import Cluster, bindings
+from ceph_rsnapshot_common.digest import digest
+from ceph_rsnapshot_common.errors import Cancelled, ImageUnreadable
+from ceph_rsnapshot_common.records import ByteRange, DigestRequest, Digests
+
+_THREADS = 8
+_PIECE = 1024**2
+
+
+def read_digests(cluster: Cluster, request: DigestRequest, cancelled: threading.Event) -> Digests:
+    """One digest for each group of ranges.
+
+    Raises:
+        SnapshotGone, ImageGone, PoolNotFound: it does not exist.
+        ImageUnreadable: a read failed, or came short.
+        Cancelled: ``cancelled`` was set.
+    """
+    about = {"pool": request.snapshot.pool, "image": request.snapshot.image}
+    with cluster.snapshot(request.snapshot) as image, ThreadPoolExecutor(_THREADS) as threads:
+
+        def one(group: tuple[ByteRange, ...]) -> str:
+            if cancelled.is_set():
+                raise Cancelled(what=f"the verification of {request.snapshot.image}")
+            return digest(_pieces(image, group))
+
+        try:
+            return Digests(digests=tuple(threads.map(one, request.groups)))
+        except (bindings("rbd").Error, EOFError) as error:
+            raise ImageUnreadable(**about, reason=error) from None
+
+
+def _pieces(image: Any, group: tuple[ByteRange, ...]) -> Iterator[bytes]:
+    for offset, length in group:
+        for start in range(offset, offset + length, _PIECE):
+            count = min(_PIECE, offset + length - start)
+            data: bytes = image.read(start, count)
+            if len(data) != count:
+                raise EOFError(f"short read: {len(data)} of {count} bytes at {start}")
+            yield data

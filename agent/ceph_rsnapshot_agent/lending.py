@@ -1,0 +1,74 @@
+"""An NBD export that is lent to a controller: it has an owner and an expiry, and goes when either says so."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from ceph_rsnapshot_agent import nbd
+from ceph_rsnapshot_common.records import ExportRequest
+from ceph_rsnapshot_common.servers import tail
+from ceph_rsnapshot_common.settings import Settings
+
+LEASE_SECONDS = 300.0
+"""An export that was not renewed for so long is closed: its controller hangs, or forgot it."""
+
+
+class Loan:
+    """Runs nbdkit in a thread of its own (nbdkit dies with the thread that started it) until `close`."""
+
+    def __init__(self, settings: Settings, request: ExportRequest, unchanged_below: int) -> None:
+        self.request = request
+        self._settings = settings
+        self._unchanged_below = unchanged_below
+        self._ready, self._ended = threading.Event(), threading.Event()
+        self._error: Exception | None = None
+        self._socket = ""
+        self._log = ""
+        self._renewed = time.monotonic()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def socket(self) -> str:
+        """Path of the socket, as soon as nbdkit serves it.
+
+        Raises:
+            CommandFailed, ToolMissing: nbdkit did not start.
+        """
+        self._ready.wait()
+        if self._error:
+            raise self._error
+        return self._socket
+
+    @property
+    def open(self) -> bool:
+        return self._thread.is_alive()
+
+    def renew(self) -> None:
+        self._renewed = time.monotonic()
+
+    def close(self) -> str:
+        """End it, and return the end of what nbdkit said."""
+        self._ended.set()
+        self._thread.join()
+        return self._log
+
+    def _serve(self) -> None:
+        try:
+            beside = str(self._settings.agent_socket.parent / nbd.FOLDER_PREFIX)
+            with nbd.serve(self._settings, self.request, beside, self._unchanged_below) as export:
+                self._socket = str(export.socket)
+                self._ready.set()
+                self._wait()
+                self._log = tail(export.log)
+        except Exception as error:
+            self._error = error
+        finally:
+            self._ready.set()
+
+    def _wait(self) -> None:
+        while not self._ended.is_set():
+            left = self._renewed + LEASE_SECONDS - time.monotonic()
+            if left <= 0:
+                return
+            self._ended.wait(left)

@@ -1,0 +1,208 @@
+"""Full and incremental backups of an 8 GiB image with 2 GiB of data, as ratios to the old pipeline in the same run.
+
+    python -m benchmarks.transfer [--runs 3] [--ten-tib]
+
+The table that it prints is that of docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from benchmarks.scene import GIB, MIB, Scene, change_image, make_image
+from benchmarks.watch import Counter, peak_memory
+from demo.ceph_cluster import CephCluster
+from demo.file_system import mounted
+from demo.ssh_server import SshServer
+
+_SIZE, _DATA, _PIECES = 8 * GIB, 2 * GIB, 320
+_OLD_CONF = """\
+config_version\t1.2
+snapshot_root\t{root}/
+cmd_rsync\t/usr/bin/rsync
+cmd_ssh\t/usr/bin/ssh
+ssh_args\t{ssh_args}
+retain\tdaily\t3
+rsync_short_args\t-a
+rsync_long_args\t--delete --numeric-ids --relative --delete-excluded --sparse
+lockfile\t{root}/pid
+backup\t{host}:{qcow}/./\t./
+"""
+
+
+class Benchmark:
+    """Each method is one row: it prepares, measures, and returns the seconds."""
+
+    def __init__(self, scene: Scene, xfs: Path, ext4: Path) -> None:
+        self.scene, self.xfs, self.ext4 = scene, xfs, ext4
+        self.rbd = ["--conf", str(scene.cluster.conf)]
+
+    def reference(self) -> float:
+        """The old pipeline: qemu-img on the ceph node, rsnapshot over ssh, rm."""
+        old = self._empty(self.ext4 / "old")
+        qcow = self._empty(self.scene.folder / "old")
+        server, conf = self.scene.server, self.scene.folder / "old.conf"
+        conf.write_text(_OLD_CONF.format(root=old, ssh_args=" ".join(server.ssh_args), host=server.host, qcow=qcow))
+        source = f"rbd:rbd/vm@d1:conf={self.scene.cluster.conf}"
+        return _time(
+            ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", source, str(qcow / "vm.qcow2")],
+            ["rsnapshot", "-c", str(conf), "daily"],
+            ["rm", str(qcow / "vm.qcow2")],
+        )
+
+    def full(self, mode: str, where: str) -> float:
+        self.scene.base = self._empty(getattr(self, where) / "backups")
+        self.scene.configure("vm", TRANSFER_MODE=mode)
+        return _time(self.scene.command())
+
+    def increment(self, where: str) -> float:
+        """Day 2 after day 1."""
+        self.full("direct", where)
+        self.scene.configure("vm", TRANSFER_MODE="direct", SNAP_NAMING_DATE_FORMAT="d2")
+        os.sync()
+        return _time(self.scene.command())
+
+    def unchanged(self) -> float:
+        """Day 3 after `increment`."""
+        self.scene.configure("vm", TRANSFER_MODE="direct", SNAP_NAMING_DATE_FORMAT="d3")
+        return _time(self.scene.command())
+
+    def rbd_export(self) -> float:
+        return self._floor(["rbd", *self.rbd, "export", "--no-progress", "vm@d1"])
+
+    def rbd_export_diff(self) -> float:
+        return self._floor(["rbd", *self.rbd, "export-diff", "--no-progress", "--from-snap", "d1", "vm@d2"])
+
+    def tuned_qemu_img(self) -> float:
+        source = f"rbd:rbd/vm@d1:conf={self.scene.cluster.conf}"
+        return self._floor(
+            ["qemu-img", "convert", "-m", "16", "-W", "-t", "none", "-T", "none", "-f", "raw", "-O", "qcow2", source]
+        )
+
+    def crossed(self) -> int:
+        """Bytes through ssh of the second day, both ways, everything included."""
+        self.full("direct", "xfs")
+        counter = Counter(self.scene.server.port)
+        arguments = list(self.scene.server.ssh_args)
+        arguments[arguments.index("-p") + 1] = str(counter.port)
+        # the same host key, at another port
+        arguments += ["-o", f"HostKeyAlias=[127.0.0.1]:{self.scene.server.port}"]
+        self.scene.configure("vm", arguments, TRANSFER_MODE="direct", SNAP_NAMING_DATE_FORMAT="d2")
+        subprocess.run(self.scene.command(), check=True, capture_output=True)
+        return counter.bytes
+
+    def stored(self) -> int:
+        """Bytes of disk that the second day takes on XFS."""
+        self.full("direct", "xfs")
+        before = _used(self.xfs)
+        self.scene.configure("vm", TRANSFER_MODE="direct", SNAP_NAMING_DATE_FORMAT="d2")
+        subprocess.run(self.scene.command(), check=True, capture_output=True)
+        return _used(self.xfs) - before
+
+    def memory(self, image: str = "vm", **options: Any) -> str:
+        """Peak of agent, nbdkit, controller and qemu-nbd together in a full backup."""
+        self.scene.base = self._empty(self.xfs / "backups")
+        self.scene.configure(image, TRANSFER_MODE="direct", **options)
+        assert self.scene.agent
+        controller = subprocess.Popen(self.scene.command(), stdout=subprocess.DEVNULL)
+        with peak_memory([self.scene.agent.pid, controller.pid]) as peak:
+            controller.wait()
+        return f"{peak.mib:.0f} MiB ({', '.join(f'{name} {mib:.0f}' for name, mib in sorted(peak.parts.items()))})"
+
+    def _floor(self, argv: list[str]) -> float:
+        to = self.ext4 / "floor"
+        to.unlink(missing_ok=True)
+        seconds = _time([*argv, str(to)])
+        to.unlink()
+        return seconds
+
+    def _empty(self, folder: Path) -> Path:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+        os.sync()
+        return folder
+
+
+def _time(*commands: list[str]) -> float:
+    started = time.monotonic()
+    for argv in commands:
+        done = subprocess.run(argv, check=False, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"{argv}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return time.monotonic() - started
+
+
+def _used(path: Path) -> int:
+    """Bytes in use; XFS counts what is still to be allocated until it is written."""
+    subprocess.run(["sync", "-f", str(path)], check=True)
+    status = os.statvfs(path)
+    return (status.f_blocks - status.f_bfree) * status.f_frsize
+
+
+def rows(bench: Benchmark) -> dict[str, Callable[[], float]]:
+    return {
+        "old pipeline (reference)": bench.reference,
+        "full, staged": lambda: bench.full("staged", "ext4"),
+        "full, direct": lambda: bench.full("direct", "ext4"),
+        "increment, direct, ext4 (no reflinks)": lambda: bench.increment("ext4"),
+        "increment, direct, XFS": lambda: bench.increment("xfs"),
+        "unchanged, direct, XFS": bench.unchanged,
+        "`rbd export`": bench.rbd_export,
+        "`rbd export-diff`": bench.rbd_export_diff,
+        "`qemu-img convert -m 16 -W -t none -T none`": bench.tuned_qemu_img,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=3, help="medians of so many rounds")
+    parser.add_argument("--only", default="", help="rows whose name holds this text, and the reference")
+    arguments = parser.parse_args()
+    os.umask(0o077)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        cluster = stack.enter_context(CephCluster(osd_size=12 * GIB))
+        server = stack.enter_context(SshServer())
+        xfs = stack.enter_context(mounted(folder, "xfs", 12 * GIB))
+        ext4 = stack.enter_context(mounted(folder, "ext4", 16 * GIB))
+        make_image(cluster, "vm", _SIZE, _DATA)
+        change_image(cluster, "vm", _SIZE, _DATA, _PIECES)
+        scene = Scene(folder, cluster, server, ext4)
+        scene.configure("vm")
+        scene.start_agent(stack)
+        _run(Benchmark(scene, xfs, ext4), arguments.runs, arguments.only)
+
+
+def _run(bench: Benchmark, runs: int, only: str) -> None:
+    chosen = {name: row for name, row in rows(bench).items() if only in name or "reference" in name}
+    seconds: dict[str, list[float]] = {name: [] for name in chosen}
+    for _ in range(runs):
+        for name, measure in chosen.items():
+            seconds[name].append(measure())
+            print(f"{name}: {seconds[name][-1]:.2f} s", file=sys.stderr)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    reference = next(iter(medians.values()))
+    print("| | seconds | of the reference |\n| --- | ---: | ---: |")
+    for name, median in medians.items():
+        print(f"| {name} | {median:.2f} | {median / reference:.3f} |")
+    changed = _PIECES * 65536
+    crossed, stored = bench.crossed(), bench.stored()
+    print(
+        f"\nsecond day, {changed / MIB:.0f} MiB changed: through ssh {crossed / MIB:.2f}, stored {stored / MIB:.2f} MiB"
+    )
+    print(f"peak memory of a full backup: {bench.memory()}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""qcow2 files through qemu-img, on either node."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from functools import cache
+from pathlib import Path
+
+from ceph_rsnapshot_common import commands, folders
+from ceph_rsnapshot_common.records import QcowOptions
+
+
+def create_options(qcow: QcowOptions) -> list[str]:
+    """Arguments of qemu-img create and convert for a new file."""
+    compressed = [] if qcow.compression == "none" else [f"compression_type={qcow.compression}"]
+    return ["-o", ",".join([f"cluster_size={qcow.cluster_size}", *compressed])]
+
+
+def check(path: Path, node: str) -> None:
+    """See that the metadata are sound (`qemu-img check` says nothing of contents).
+
+    Raises:
+        CommandFailed: they are not; leaked clusters count too.
+    """
+    commands.run([commands.find_tool("qemu-img", node), "check", "-q", "-f", "qcow2", str(path)])
+
+
+def finish(partial: Path, path: Path, node: str) -> None:
+    """Only a checked file that is safe on the disk gets the final name.
+
+    Raises:
+        CommandFailed: `qemu-img check` found errors.
+    """
+    folders.sync_file(partial)
+    check(partial, node)
+    # rsync takes files of equal size and time for equal: no two exports may share a time
+    now = time.time_ns()
+    os.utime(partial, ns=(now, now))
+    partial.rename(path)
+    folders.sync_folder(path.parent)
+
+
+@cache  # asked for each image
+def qemu_version(node: str) -> str:
+    """Such as ``7.2.22``."""
+    first_line = commands.run([commands.find_tool("qemu-img", node), "--version"]).stdout.split("\n")[0]
+    match = re.search(r"version (\S+)", first_line)
+    return match.group(1) if match else first_line

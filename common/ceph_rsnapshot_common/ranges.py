@@ -1,0 +1,81 @@
+"""Ranges of bytes of an image: merged, and of bounded number however fragmented the image is."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator
+
+Range = tuple[int, int]
+"""Offset and length in bytes."""
+
+_LIMIT = 65536
+_FINEST = 4096
+
+
+class Ranges:
+    """Ascending ranges. With more than ``limit`` of them they become coarser: they cover more, never less.
+
+    What they are for (comparing contents, counting) allows that, and a 10 TiB image needs no list of its extents.
+    """
+
+    def __init__(self, ranges: Iterable[Range] = (), limit: int = _LIMIT) -> None:
+        self._limit = limit
+        self._grain = 1
+        self._starts = array("Q")
+        self._ends = array("Q")
+        for offset, length in ranges:
+            self.add(offset, length)
+
+    def __iter__(self) -> Iterator[Range]:
+        return ((start, end - start) for start, end in zip(self._starts, self._ends))
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes in all ranges."""
+        return sum(self._ends) - sum(self._starts)
+
+    def add(self, offset: int, length: int) -> None:
+        """Add a range that does not begin before the last one."""
+        start = offset // self._grain * self._grain
+        end = -(-(offset + length) // self._grain) * self._grain
+        if self._ends and start <= self._ends[-1]:
+            self._ends[-1] = max(end, self._ends[-1])
+            return
+        self._starts.append(start)
+        self._ends.append(end)
+        if len(self._starts) > self._limit:
+            self._coarsen()
+
+    def _coarsen(self) -> None:
+        while len(self._starts) > self._limit // 2:
+            self._grain = max(_FINEST, self._grain * 2)
+            finer = list(self)
+            self._starts, self._ends = array("Q"), array("Q")
+            for offset, length in finer:
+                self.add(offset, length)
+
+
+def union(*many: Iterable[Range]) -> Ranges:
+    """All ranges of ``many``, merged."""
+    return Ranges(sorted(each for ranges in many for each in ranges))
+
+
+def clipped(ranges: Iterable[Range], size: int) -> Iterator[Range]:
+    """The parts below ``size`` (a coarse range may go beyond the end of the image)."""
+    for offset, length in ranges:
+        if offset < size:
+            yield offset, min(length, size - offset)
+
+
+def gaps(ranges: Iterable[Range], size: int) -> Iterator[Range]:
+    """What lies between ascending ``ranges`` in an image of ``size`` bytes."""
+    position = 0
+    for offset, length in clipped(ranges, size):
+        if offset > position:
+            yield position, offset - position
+        position = offset + length
+    if position < size:
+        yield position, size - position

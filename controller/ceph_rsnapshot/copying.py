@@ -1,0 +1,165 @@
+"""Copy what an NBD export holds, or what changed in it, into a local qcow2: reads and writes overlap, one pass.
+
+`qemu-img convert` walks the extents of the whole image before it copies the first byte; here the extents are asked for
+while the data flows, so that an image of any size starts at once, and what was copied is known exactly.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections import deque
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Callable
+
+from ceph_rsnapshot.nbd_client import HOLE, STATUS_BYTES, ZERO, connect, nbd_bindings
+from ceph_rsnapshot_common.errors import NbdFailed
+from ceph_rsnapshot_common.ranges import Ranges
+
+Progress = Callable[[int, int], None]
+"""Gets the position in the image and its size in bytes; called at least once a second, also when nothing moves."""
+
+_CHUNK = 1024**2
+_IN_FLIGHT = 16
+_ZERO_CHUNK = 1024**3
+_ENOUGH_QUEUED = 1024
+_TICK_MILLISECONDS = 1000
+
+
+@dataclass
+class Copied:
+    """What was written, in bytes: ``data`` crossed the wire, ``ranges`` are all that was written, zeros included."""
+
+    data: int = 0
+    zeroed: int = 0
+    ranges: Ranges = field(default_factory=Ranges)
+
+
+def copy(source: Path, target: Path, onto_zeros: bool, progress: Progress) -> Copied:
+    """Copy from the NBD server on unix socket ``source`` to that on ``target``, and flush.
+
+    Extents of type HOLE alone are unchanged and left alone; HOLE|ZERO became zero.
+
+    Args:
+        onto_zeros: the target reads as zeros everywhere, so zeros need not be written.
+
+    Raises:
+        NbdFailed: a read or write failed, or a connection broke.
+    """
+    with connect(source, "source") as from_, connect(target, "target") as to:
+        copier = _Copier(from_, to, onto_zeros, progress)
+        copier.run()
+        to.flush()
+        return copier.copied
+
+
+class _Copier:
+    """The state of one copy. Callbacks of libnbd only take notes; `_fill` issues what comes next."""
+
+    def __init__(self, source: Any, target: Any, onto_zeros: bool, progress: Progress) -> None:
+        self._source, self._target = source, target
+        self._onto_zeros, self._progress = onto_zeros, progress
+        self._size = source.get_size()
+        self._asked = 0  # extents are known, or asked for, up to here
+        self._asking = False
+        self._extents: deque[tuple[int, int, bool]] = deque()
+        self._read: deque[tuple[bytearray, int, int]] = deque()
+        self._free: list[bytearray] = []
+        self._in_flight = 0
+        self._error: NbdFailed | None = None
+        self.copied = Copied()
+
+    def run(self) -> None:
+        while not self._done():
+            self._fill()
+            if not self._done():
+                self._wait()
+            if self._error:
+                raise self._error
+            self._progress(self._extents[0][0] if self._extents else self._asked, self._size)
+
+    def _done(self) -> bool:
+        return self._asked == self._size and not (self._asking or self._extents or self._read or self._in_flight)
+
+    def _fill(self) -> None:
+        """Issue writes of what was read, questions for extents, and reads, as far as there is room."""
+        while self._read:
+            whole, count, offset = self._read.popleft()
+            self._target.aio_pwrite(memoryview(whole)[:count], offset, completion=partial(self._on_written, whole))
+        if not self._asking and self._asked < self._size and len(self._extents) < _ENOUGH_QUEUED:
+            self._asking = True
+            length = min(STATUS_BYTES, self._size - self._asked)
+            self._source.aio_block_status(length, self._asked, self._on_extents, completion=self._on_status)
+        while self._extents and self._in_flight < _IN_FLIGHT:
+            self._copy_next()
+
+    def _copy_next(self) -> None:
+        offset, length, zero = self._extents.popleft()
+        # to the next multiple of a chunk, so that requests fall together with clusters and objects
+        count = min(length, _ZERO_CHUNK if zero else _CHUNK - offset % _CHUNK)
+        if length > count:
+            self._extents.appendleft((offset + count, length - count, zero))
+        self._in_flight += 1
+        if zero:
+            self.copied.zeroed += count
+            self._target.aio_zero(count, offset, completion=partial(self._on_written, None))
+        else:
+            self.copied.data += count
+            # bytearrays that are used again: nbd.Buffer of libnbd 1.14 is never freed
+            whole = self._free.pop() if self._free else bytearray(_CHUNK)
+            on_read = partial(self._on_read, whole, count, offset)
+            self._source.aio_pread(memoryview(whole)[:count], offset, completion=on_read)
+
+    def _on_extents(self, _context: str, offset: int, entries: list[int], error: Any) -> int:
+        for length, flags in zip(entries[::2], entries[1::2]):
+            end = min(offset + length, self._size)
+            if flags != HOLE and not (self._onto_zeros and flags & ZERO) and end > offset:
+                self._extents.append((offset, end - offset, bool(flags & ZERO)))
+                self.copied.ranges.add(offset, end - offset)
+            offset = end
+        self._asked = offset
+        return 0
+
+    def _on_status(self, error: Any) -> int:
+        self._asking = False
+        return self._note(error, "reading extents")
+
+    def _on_read(self, whole: bytearray, count: int, offset: int, error: Any) -> int:
+        self._read.append((whole, count, offset))
+        return self._note(error, "reading")
+
+    def _on_written(self, whole: bytearray | None, error: Any) -> int:
+        self._in_flight -= 1
+        if whole is not None:
+            self._free.append(whole)
+        return self._note(error, "writing")
+
+    def _note(self, error: Any, what: str) -> int:
+        """Remember the first failure; 1 tells libnbd that the command is done with."""
+        if error.value and not self._error:
+            self._error = NbdFailed(what=what, reason=os.strerror(error.value))
+        return 1
+
+    def _wait(self) -> None:
+        poller = select.poll()
+        handles = {handle.aio_get_fd(): handle for handle in (self._source, self._target)}
+        for descriptor, handle in handles.items():
+            poller.register(descriptor, _events(handle))
+        for descriptor, happened in poller.poll(_TICK_MILLISECONDS):
+            _notify(handles[descriptor], happened)
+
+
+def _events(handle: Any) -> int:
+    nbd, direction = nbd_bindings(), handle.aio_get_direction()
+    events = select.POLLIN if direction & nbd.AIO_DIRECTION_READ else 0
+    return events | (select.POLLOUT if direction & nbd.AIO_DIRECTION_WRITE else 0)
+
+
+def _notify(handle: Any, happened: int) -> None:
+    wants = _events(handle)
+    if wants & select.POLLIN and happened & (select.POLLIN | select.POLLHUP | select.POLLERR):
+        handle.aio_notify_read()
+    elif wants & select.POLLOUT and happened & (select.POLLOUT | select.POLLERR):
+        handle.aio_notify_write()

@@ -1,0 +1,68 @@
+"""The folder beside the backups in which a day is made ready before rsnapshot takes it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ceph_rsnapshot_common import commands, folders, space
+from ceph_rsnapshot_common.names import Pool, image_folder
+
+_FOLDER = ".incoming"
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """The files of one image; ``folder`` holds nothing else, and rsnapshot gets all that is in it."""
+
+    folder: Path
+
+    @property
+    def qcow(self) -> Path:
+        return self.folder / f"{self.folder.name}.qcow2"
+
+    @property
+    def partial(self) -> Path:
+        return self.folder / f"{self.folder.name}.qcow2.partial"
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / f"{self.folder.name}.json"
+
+
+@contextmanager
+def incoming(base: Path, pool: Pool, image: str) -> Iterator[Incoming]:
+    """A new, empty folder ``<base>/.incoming/<pool>/<image>``, removed at the end; for the holder of the lock."""
+    top = base / _FOLDER
+    folder = top / image_folder(pool, image)
+    folder.mkdir(mode=0o700, parents=True)
+    try:
+        yield Incoming(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        folders.remove_empty(folder, base)
+
+
+def sweep(base: Path) -> None:
+    """Remove what a killed run left. The lock of ``base`` must be held."""
+    shutil.rmtree(base / _FOLDER, ignore_errors=True)
+
+
+def clone(source: Path, target: Path, minimum: int) -> None:
+    """Copy a file: in no time and space where the file system has reflinks, else as a sparse file.
+
+    Args:
+        minimum: bytes that must stay free.
+
+    Raises:
+        NotEnoughSpace: a real copy would leave less.
+        CommandFailed: cp failed.
+    """
+    cp = commands.find_tool("cp", "backup")
+    done = commands.run([cp, "--reflink=always", "--", str(source), str(target)], accepted=(0, 1))
+    if done.code:
+        space.check(target.parent, source.stat().st_blocks * 512, minimum)
+        commands.run(commands.dying_with_parent([cp, "--sparse=auto", "--", str(source), str(target)], "backup"))

@@ -1,0 +1,66 @@
+"""libnbd, which the distribution brings: connections with errors of our own."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ceph_rsnapshot_common.errors import NbdBindingsMissing, NbdFailed
+
+
+def nbd_bindings() -> Any:
+    """The module ``nbd`` (python3-libnbd; on PyPI there is none).
+
+    Raises:
+        NbdBindingsMissing: with what to install.
+    """
+    try:
+        return importlib.import_module("nbd")
+    except ImportError as error:
+        raise NbdBindingsMissing(reason=error) from None
+
+
+HOLE, ZERO = 1, 2
+"""NBD_STATE_HOLE and NBD_STATE_ZERO of the context base:allocation."""
+
+STATUS_BYTES = 4 * 1024**3 - 1024**2
+"""The most to ask block status for at once: lengths are 32 bit numbers in NBD."""
+
+
+@contextmanager
+def connect(address: Path, what: str) -> Iterator[Any]:
+    """A handle on the NBD server at unix socket ``address``, with block status. libnbd closes it when it is let go of.
+
+    Raises:
+        NbdFailed: it could not be connected, or anything within the block failed in libnbd; ``what`` is in the message.
+    """
+    nbd = nbd_bindings()
+    handle = nbd.NBD()
+    try:
+        handle.add_meta_context("base:allocation")
+        handle.set_pread_initialize(False)
+        handle.connect_unix(str(address))
+        yield handle
+        handle.shutdown()
+    except nbd.Error as error:
+        raise NbdFailed(what=what, reason=error.string) from None
+
+
+def data_extents(handle: Any, offset: int, length: int) -> Iterator[tuple[int, int]]:
+    """Offsets and lengths of what may hold other bytes than zeros between ``offset`` and ``offset + length``."""
+    end = offset + length
+    while offset < end:
+        for count, flags in _extents(handle, offset, min(end - offset, STATUS_BYTES)):
+            if not flags & ZERO and offset < end:
+                yield offset, min(count, end - offset)
+            offset += count
+
+
+def _extents(handle: Any, offset: int, length: int) -> list[tuple[int, int]]:
+    """Lengths and flags of the first extents of a range."""
+    found: list[int] = []
+    handle.block_status(length, offset, lambda _context, _offset, entries, _error: found.extend(entries))
+    return list(zip(found[::2], found[1::2]))

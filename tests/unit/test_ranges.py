@@ -1,0 +1,54 @@
+"""Ranges never cover less than they were given, however few they may be; sampling and grouping lose nothing."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ceph_rsnapshot.verify import batches, sample
+from ceph_rsnapshot_common.ranges import Range, Ranges, clipped, gaps, union
+
+MIB = 1024 * 1024
+many = st.lists(st.tuples(st.integers(0, 500), st.integers(1, 30)), max_size=30)
+
+
+def _bytes_of(ranges: list[Range]) -> set[int]:
+    return {position for offset, length in ranges for position in range(offset, offset + length)}
+
+
+@given(many)
+def test_a_union_is_exact_and_ascending(ranges: list[Range]) -> None:
+    result = list(union(ranges))
+    assert _bytes_of(result) == _bytes_of(ranges)
+    assert all(first[0] + first[1] < second[0] for first, second in zip(result, result[1:]))
+
+
+@given(many, st.integers(1, 600))
+def test_gaps_are_the_rest(ranges: list[Range], size: int) -> None:
+    merged = union(ranges)
+    inside = _bytes_of(list(clipped(merged, size)))
+    assert inside == _bytes_of(ranges) & set(range(size))
+    assert _bytes_of(list(gaps(merged, size))) == set(range(size)) - inside
+
+
+def test_too_many_ranges_become_coarser_and_cover_all() -> None:
+    given_ranges = [(at * 8192, 512) for at in range(1000)]
+    result = Ranges(given_ranges, limit=64)
+    assert len(result) <= 64
+    assert all(any(o <= offset and offset + n <= o + length for o, length in result) for offset, n in given_ranges)
+
+
+@given(st.integers(0, 300 * MIB), st.integers(0, 4 * MIB))
+def test_a_sample_lies_in_the_image(size: int, amount: int) -> None:
+    pieces = list(sample(size, amount))
+    assert all(offset >= 0 and offset + length <= size for offset, length in pieces)
+    assert sum(length for _, length in pieces) == (size if size <= amount else amount // 65536 * 65536)
+    assert len(union(pieces)) <= len(pieces)
+
+
+@given(st.lists(st.tuples(st.integers(0, 100), st.integers(1, 20)), max_size=600))
+def test_groups_keep_every_byte_in_order(scaled: list[Range]) -> None:
+    ranges = list(union((offset * MIB, length * MIB // 3) for offset, length in scaled))
+    groups = [group for batch in batches(ranges) for group in batch]
+    assert all(sum(length for _, length in group) <= 4 * MIB and len(group) <= 256 for group in groups)
+    assert list(union([each for group in groups for each in group])) == ranges
