@@ -61,8 +61,8 @@ def writing(place: TestPool, image: str, seed: int) -> Iterator[None]:
     assert failures == []
 
 
-def test_ten_days_of_every_kind(site: Site, new_pool: Callable[[], TestPool], ssh_server: SshServer) -> None:
-    """Snapshots taken while writes go on; some days nothing changes, on one all are full; over ssh."""
+def test_ten_days_of_every_kind(site: Site, new_pool: Callable[[], TestPool]) -> None:
+    """Snapshots taken while writes go on; some days nothing changes, on one all are full."""
     places = {kind.name: kind.make(site.pool, new_pool) for kind in KINDS}
     site.configure(
         POOL=f"{site.pool},{site.pool}/tenant",
@@ -70,7 +70,6 @@ def test_ten_days_of_every_kind(site: Site, new_pool: Callable[[], TestPool], ss
         TRANSFER_MODE="direct",
         VERIFY_SAMPLE="1M",
     )
-    site.over_ssh(ssh_server)
     site.start_agent()
     randomly = random.Random(77)
     kinds_seen: dict[str, set[str]] = {name: set() for name in places}
@@ -103,7 +102,8 @@ def test_ten_days_of_every_kind(site: Site, new_pool: Callable[[], TestPool], ss
     assert site.leftovers() == []
 
 
-def test_three_days_on_one_machine(direct: Site) -> None:
+def test_three_days_over_ssh(direct: Site, ssh_server: SshServer) -> None:
+    direct.over_ssh(ssh_server)
     pool = direct.pool
     pool.create("a", 64 * MIB)
     pool.snap("a", DAY)

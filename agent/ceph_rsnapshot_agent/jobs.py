@@ -16,6 +16,7 @@ Report = Callable[[str, int, int], None]
 Work = Callable[[Report, threading.Event], BaseModel]
 """Does the job; reports stage, done and total, and ends soon after the event is set."""
 
+_POLL_SECONDS = 0.25
 _logger = logging.getLogger(__name__)
 
 
@@ -29,8 +30,9 @@ class Job:
         self._thread = threading.Thread(target=self._run, args=(work,))
         self._thread.start()
 
-    @property
-    def status(self) -> JobStatus:
+    def wait(self) -> JobStatus:
+        """The status when it has ended, or after a moment: who asks hears of the end at once."""
+        self._thread.join(_POLL_SECONDS)
         return self._status
 
     @property

@@ -123,7 +123,8 @@ def _remove_qcow(session: Session, request: object) -> object:
 
 
 def _poll(session: Session, job: object) -> object:
-    return session.jobs.get(str(job)).status
+    """The status as soon as the job has ended, or else after a moment."""
+    return session.jobs.get(str(job)).wait()
 
 
 def _result(session: Session, job: object) -> object:

@@ -8,7 +8,7 @@ import time
 from functools import cache
 from pathlib import Path
 
-from ceph_rsnapshot_common import commands, folders
+from ceph_rsnapshot_common import commands
 from ceph_rsnapshot_common.records import QcowOptions
 
 
@@ -28,18 +28,16 @@ def check(path: Path, node: str) -> None:
 
 
 def finish(partial: Path, path: Path, node: str) -> None:
-    """Only a checked file that is safe on the disk gets the final name.
+    """Only a checked file gets the final name. Making it last is the caller's, if it is to last.
 
     Raises:
         CommandFailed: `qemu-img check` found errors.
     """
-    folders.sync_file(partial)
     check(partial, node)
     # rsync takes files of equal size and time for equal: no two exports may share a time
     now = time.time_ns()
     os.utime(partial, ns=(now, now))
     partial.rename(path)
-    folders.sync_folder(path.parent)
 
 
 @cache  # asked for each image

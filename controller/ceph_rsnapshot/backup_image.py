@@ -92,7 +92,7 @@ def _transfer(work: Work, full: bool) -> tuple[Manifest, str | None]:
         _logger.info("%s: a full backup, because %s", work.name, error)
         return back_up(work, plan.instead(str(error))), None
     except ContentDiffers as error:
-        _logger.warning("%s; it was thrown away, and a full backup is made", error)
+        _logger.error("%s; it was thrown away, and a full backup is made", error)
         because = f"a first attempt differed from the snapshot: {error}"
         return back_up(work, plan.instead(because)), str(error)
 

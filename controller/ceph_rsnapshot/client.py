@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
 from typing import Any, Callable, Optional, TypeVar
 
 import rpyc
@@ -44,11 +43,10 @@ from ceph_rsnapshot_common.records import (
 from ceph_rsnapshot_common.wire import CALL_SECONDS, PROTOCOL_CONFIG
 
 Progress = Callable[[JobStatus], None]
-_POLL_FIRST, _POLL_MOST = 0.02, 0.5
+_POLL_SECONDS = 0.02
 
 
 _Model = TypeVar("_Model", bound=BaseModel)
-_Result = TypeVar("_Result")
 
 
 class _Answer(BaseModel):
@@ -120,13 +118,12 @@ class AgentClient:
     def extents(self, request: SnapshotRequest, progress: Progress) -> Extents:
         return self._job(Extents, "start_extents", request.model_dump_json(), progress)
 
-    def digests(self, request: DigestRequest, meanwhile: Callable[[], _Result]) -> tuple[tuple[str, ...], _Result]:
-        """The agent's digests, and what ``meanwhile`` returns, which is called while the agent works."""
-        job = str(self._call("start_digests", request.model_dump_json()))
-        with self._cancelled_if_interrupted(job):
-            result = meanwhile()
-            self._follow(job, lambda status: None)
-        return _read(Digests, "start_digests", self._call("result", job)).digests, result
+    def start_digests(self, request: DigestRequest) -> str:
+        """Let the agent begin; `digests` gets the result."""
+        return str(self._call("start_digests", request.model_dump_json()))
+
+    def digests(self, job: str) -> tuple[str, ...]:
+        return self._result(Digests, "start_digests", job, lambda status: None).digests
 
     def landed(self, fsid: str, snapshot: SnapshotRequest) -> None:
         self._call("landed", LandedRequest(fsid=fsid, snapshot=snapshot).model_dump_json())
@@ -151,32 +148,31 @@ class AgentClient:
             raise from_record(missing)
 
     def _job(self, model: type[_Model], call: str, request: str, progress: Progress) -> _Model:
-        job = str(self._call(call, request))
-        with self._cancelled_if_interrupted(job):
-            self._follow(job, progress)
-        return _read(model, call, self._call("result", job))
+        return self._result(model, call, str(self._call(call, request)), progress)
 
-    @contextlib.contextmanager
-    def _cancelled_if_interrupted(self, job: str) -> Iterator[None]:
+    def _result(self, model: type[_Model], call: str, job: str, progress: Progress) -> _Model:
         try:
-            yield
+            self._follow(job, progress)
+        except CephRsnapshotError:
+            raise
         except BaseException:
-            # the agent need not go on; that must not hide the interrupt
+            # interrupted here: the agent need not go on; that must not hide the interrupt
             with contextlib.suppress(CephRsnapshotError):
                 self._call("cancel", job)
             raise
+        return _read(model, call, self._call("result", job))
 
     def _follow(self, job: str, progress: Progress) -> None:
-        pause = _POLL_FIRST
         while True:
+            asked = time.monotonic()
             status = _read(JobStatus, "poll", self._call("poll", job))
             progress(status)
             if status.error:
                 raise from_record(status.error)
             if status.state == "done":
                 return
-            time.sleep(pause)
-            pause = min(pause * 1.5, _POLL_MOST)
+            # the agent answers when the job ends, or after a moment; one that answers at once is not asked in a frenzy
+            time.sleep(max(0.0, asked + _POLL_SECONDS - time.monotonic()))
 
     def _call(self, name: str, *arguments: str) -> Any:
         answer = self._exchange(name, arguments)

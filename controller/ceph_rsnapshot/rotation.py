@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Callable
 
 from ceph_rsnapshot.layout import Place
@@ -23,8 +26,11 @@ def land(rsnapshot: Rsnapshot, expected: Manifest | None, before_rotation: Calla
     """
     place = rsnapshot.place
     rsnapshot.sync()
-    _check_arrived(place, expected)
-    before_rotation()
+    files = _arrived(place, expected)
+    with ThreadPoolExecutor(1) as threads:
+        synced = threads.submit(_make_last, place, files)  # the disk writes while the contents are verified
+        before_rotation()
+        synced.result()
     _rotate(rsnapshot)
 
 
@@ -61,13 +67,19 @@ def finish_rotation(place: Place, retain: int) -> None:
     mark.unlink()
 
 
-def _check_arrived(place: Place, expected: Manifest | None) -> None:
+def _arrived(place: Place, expected: Manifest | None) -> list[Path]:
+    """The files in ``.sync``, which must be what was sent."""
     arrived = sorted(path.name for path in place.sync.iterdir()) if place.sync.is_dir() else []
     files = [] if expected is None else [place.manifest(place.sync), place.qcow(place.sync)]
     if arrived != sorted(path.name for path in files):
         raise TransferFailed(path=place.sync, reason=f"holds {arrived or 'nothing'} after rsnapshot sync")
     if expected is not None and place.complete(place.sync) != expected:
         raise TransferFailed(path=place.sync, reason="the qcow2 or its manifest is not what was exported")
+    return files
+
+
+def _make_last(place: Place, files: list[Path]) -> None:
     for path in files:
-        folders.sync_file(path)
+        with contextlib.suppress(FileNotFoundError):  # thrown away meanwhile
+            folders.sync_file(path)
     folders.sync_folder(place.sync)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Iterable, Iterator
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ _SAMPLE_PIECE = 64 * 1024
 _GROUP_BYTES = 4 * 1024**2
 _GROUP_RANGES = 256
 _BATCH_GROUPS = 64
-_READ = 1024**2
-_ZEROS = bytes(_READ)
+_PIECE = 1024**2
+_ZEROS = bytes(_PIECE)
 
 Group = tuple[Range, ...]
 
@@ -68,20 +68,34 @@ def sample(size: int, amount: int) -> Iterator[Range]:
 
 
 def _compare(work: Work, handle: Any, ranges: Ranges) -> None:
+    """The agent is always one batch ahead, so that both ends work at the same time."""
     client, done, total = work.context.agent.client(), 0, ranges.bytes
-    for batch in batches(clipped(ranges, work.snapshot.size)):
-        work.show("verifying", done, total)
-        request = DigestRequest(snapshot=work.request, groups=batch)
-        theirs, ours = client.digests(request, partial(_digests, handle, batch))
-        for group, their, our in zip(batch, theirs, ours):
-            if their != our:
-                _differs(work, group[0][0], sum(group[-1]) - group[0][0])
-        done += sum(length for group in batch for _, length in group)
+    buffer = memoryview(bytearray(_GROUP_BYTES))
+    waiting: deque[tuple[tuple[Group, ...], str]] = deque()
+    for batch in chain(batches(clipped(ranges, work.snapshot.size)), [()]):
+        if batch:
+            job = client.start_digests(DigestRequest(snapshot=work.request, groups=batch))
+            waiting.append((batch, job))
+        while len(waiting) > (1 if batch else 0):
+            groups, job = waiting.popleft()
+            work.show("verifying", done, total)
+            ours = [digest([_read(handle, buffer, group)]) for group in groups]
+            for group, their, our in zip(groups, client.digests(job), ours):
+                if their != our:
+                    _differs(work, group[0][0], sum(group[-1]) - group[0][0])
+            done += sum(length for group in groups for _, length in group)
 
 
-def _digests(handle: Any, groups: Iterable[Group]) -> list[str]:
-    pieces = (chain.from_iterable(_cut(*each) for each in group) for group in groups)
-    return [digest(handle.pread(count, start) for start, count in each) for each in pieces]
+def _read(handle: Any, buffer: memoryview, group: Group) -> memoryview:
+    """The bytes of a group, one range after the other; all reads are under way at once."""
+    cookies, at = [], 0
+    for start, count in chain.from_iterable(_cut(*each) for each in group):
+        cookies.append(handle.aio_pread(buffer[at : at + count], start))
+        at += count
+    for cookie in cookies:
+        while not handle.aio_command_completed(cookie):
+            handle.poll(-1)
+    return buffer[:at]
 
 
 def batches(ranges: Iterable[Range]) -> Iterator[tuple[Group, ...]]:
@@ -110,7 +124,7 @@ def _groups(ranges: Iterable[Range]) -> Iterator[Group]:
         yield tuple(group)
 
 
-def _cut(offset: int, length: int, most: int = _READ) -> Iterator[Range]:
+def _cut(offset: int, length: int, most: int = _PIECE) -> Iterator[Range]:
     return ((start, min(most, offset + length - start)) for start in range(offset, offset + length, most))
 
 
