@@ -5,6 +5,7 @@ A cluster, an sshd, the agent and the controller run on loopback in a temporary 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
-from datetime import date
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console
@@ -35,6 +36,7 @@ class Demo:
         self._cluster = cluster
         self._server = server
         self._today = date.today().isoformat()
+        self._tomorrow = (date.today() + timedelta(days=1)).isoformat()
         self._base = folder / "backups"
         self._config = folder / "ceph_rsnapshot.yaml"
 
@@ -74,10 +76,33 @@ class Demo:
         child.wait_ready(agent, lambda: "listening on" in log.read_text(), log)
         _console.print(log.read_text().strip(), markup=False, highlight=False)
 
-    def back_up(self) -> None:
+    def back_up(self, *arguments: str) -> None:
         _step("the nightly run on the backup node")
-        _console.print(f"$ ceph_rsnapshot -c {self._config}", markup=False, highlight=False)
-        subprocess.run([str(_SCRIPTS / "ceph_rsnapshot"), "-c", str(self._config)], check=True)
+        command = ["ceph_rsnapshot", "-c", str(self._config), *arguments]
+        _console.print(f"$ {' '.join(command)}", markup=False, highlight=False)
+        subprocess.run([str(_SCRIPTS / command[0]), *command[1:]], check=True)
+
+    def next_day(self) -> None:
+        """A day passes: two disks are written to, the third stays as it is."""
+        rbd = self._cluster.rbd
+        _step("a day later: 4 MiB written to vm-data, a little to vm-clone, nothing to vm-system")
+        rbd("bench", "--io-type", "write", "--io-size", "64K", "--io-total", "4M", "--io-pattern", "seq", "vm-data")
+        rbd("bench", "--io-type", "write", "--io-size", "4K", "--io-total", "64K", "--io-pattern", "rand", "vm-clone")
+        for image in _IMAGES:
+            rbd("snap", "create", "--no-progress", f"{image}@{self._tomorrow}")
+
+    def show_second_day(self) -> None:
+        """What the manifests of the new day say: how much changed, how much crossed, how long it took."""
+        _step("what the second day was")
+        for image in _IMAGES:
+            manifest = json.loads((self._base / "rbd" / image / "daily.0" / f"{image}.json").read_text())
+            seconds = (_moment(manifest["ended"]) - _moment(manifest["started"])).total_seconds()
+            _console.print(
+                f"{image}: {manifest['kind']} since {manifest['base']['snapshot']}: {manifest['changed_bytes']:,} of "
+                f"{manifest['size']:,} bytes changed, {manifest['transferred_bytes']:,} crossed, {seconds:.1f} s; "
+                f"verified: {manifest['verified']}",
+                highlight=False,
+            )
 
     def show_tree(self) -> None:
         _step("what is on the backup node now")
@@ -90,21 +115,25 @@ class Demo:
 
     def prove(self) -> None:
         """Compare every qcow2 with what Ceph itself exports, and look for a file in one of them."""
-        _step("the proof: qemu-img compare against rbd export")
+        _step("the proof: each day of each image, qemu-img compare against rbd export")
         for image in _IMAGES:
-            raw = self._folder / "export.raw"
-            self._cluster.rbd("export", "--no-progress", f"{image}@{self._today}", str(raw))
-            qcow = self._base / "rbd" / image / "daily.0" / f"{image}.qcow2"
-            argv = ["qemu-img", "compare", "-f", "qcow2", "-F", "raw", str(qcow), str(raw)]
-            said = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
-            _console.print(f"{image}: {said}")
-            raw.unlink()
+            self._compare(image, self._tomorrow, "daily.0")
+            self._compare(image, self._today, "daily.1")
         qcow = self._base / "rbd" / "vm-system" / "daily.0" / "vm-system.qcow2"
         raw = self._folder / "restored.raw"
         subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(qcow), str(raw)], check=True)
         argv = ["debugfs", "-R", "cat /etc/hostname", str(raw)]
         said = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
         _console.print(f"/etc/hostname in the restored vm-system: {said}")
+
+    def _compare(self, image: str, snapshot: str, day: str) -> None:
+        raw = self._folder / "export.raw"
+        self._cluster.rbd("export", "--no-progress", f"{image}@{snapshot}", str(raw))
+        qcow = self._base / "rbd" / image / day / f"{image}.qcow2"
+        argv = ["qemu-img", "compare", "-f", "qcow2", "-F", "raw", str(qcow), str(raw)]
+        said = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+        _console.print(f"{image} {day} and {image}@{snapshot}: {said}", highlight=False)
+        raw.unlink()
 
     def _file_system(self, name: str, files: dict[str, str]) -> Path:
         """A raw ext4 file system with ``files`` and a copy of this project's sources in it."""
@@ -115,6 +144,10 @@ class Demo:
         shutil.copytree(Path(__file__).parents[1] / "agent", content / "srv")
         subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", str(content), str(raw), "256M"], check=True)
         return raw
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def _step(text: str) -> None:
@@ -136,8 +169,11 @@ def main() -> None:
         demo.make_images()
         demo.configure()
         demo.start_agent(stack)
-        demo.back_up()
+        demo.back_up("--transfer-mode", "staged")
         demo.show_tree()
+        demo.next_day()
+        demo.back_up("--transfer-mode", "direct", "--snap-date", "tomorrow")
+        demo.show_second_day()
         demo.prove()
         _step("stopping everything")
     _console.print(f"done in {time.monotonic() - started:.0f} s; nothing was left behind", highlight=False)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,6 +39,16 @@ def sync_folder(path: Path) -> None:
 def sync_file(path: Path) -> None:
     """fsync a file, so that its content lasts."""
     _fsync(path, os.O_RDONLY)
+
+
+@contextmanager
+def syncing(paths: Sequence[Path]) -> Iterator[None]:
+    """fsync files that exist while the block does something else; they last when it has ended without an error."""
+    with ThreadPoolExecutor(1) as threads:
+        synced = [threads.submit(sync_file, path) for path in paths]
+        yield
+        for each in synced:
+            each.result()
 
 
 def _fsync(path: Path, flags: int) -> None:

@@ -38,7 +38,7 @@ class Copied:
 
 
 def copy(source: Path, target: Path, onto_zeros: bool, progress: Progress) -> Copied:
-    """Copy from the NBD server on unix socket ``source`` to that on ``target``, and flush.
+    """Copy from the NBD server on unix socket ``source`` to that on ``target``.
 
     Extents of type HOLE alone are unchanged and left alone; HOLE|ZERO became zero.
 
@@ -51,7 +51,6 @@ def copy(source: Path, target: Path, onto_zeros: bool, progress: Progress) -> Co
     with connect(source, "source") as from_, connect(target, "target") as to:
         copier = _Copier(from_, to, onto_zeros, progress)
         copier.run()
-        to.flush()
         return copier.copied
 
 

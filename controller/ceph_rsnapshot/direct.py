@@ -18,7 +18,7 @@ from ceph_rsnapshot.incoming import Incoming, clone, incoming
 from ceph_rsnapshot.landing import describe, land, land_unchanged, verification
 from ceph_rsnapshot.verify import verify
 from ceph_rsnapshot.work import Work
-from ceph_rsnapshot_common import commands, qcow, servers, space
+from ceph_rsnapshot_common import commands, folders, qcow, servers, space
 from ceph_rsnapshot_common.errors import Cancelled, CephRsnapshotError, NbdFailed
 from ceph_rsnapshot_common.manifest import Manifest
 from ceph_rsnapshot_common.records import Facts
@@ -44,7 +44,8 @@ def back_up(work: Work, plan: Plan) -> Manifest:
         if not plan.base and work.settings.qcow_compression != "none":
             _compress(work, files)
         qcow.finish(files.partial, files.qcow, "backup")
-        verified = verify(work, plan, files.qcow, copied.ranges)
+        with folders.syncing([files.qcow]):  # the disk writes while the contents are verified
+            verified = verify(work, plan, files.qcow, copied.ranges)
         manifest = describe(work, plan, opened.facts, files.qcow, started).model_copy(
             update={
                 "kind": "increment" if plan.base else "full",

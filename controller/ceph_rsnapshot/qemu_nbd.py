@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ def serve(path: Path, folder: Path, *, writable: bool = False) -> Iterator[Path]
     """The address of a server for ``path``, which ends with the block.
 
     Args:
+        writable: what is written lasts only when the file has been synced after the end of the block.
         folder: a private one, for socket and output.
 
     Raises:
@@ -29,17 +29,9 @@ def serve(path: Path, folder: Path, *, writable: bool = False) -> Iterator[Path]
     address, log = folder / "qcow.sock", folder / LOG
     for leftover in (address, log):
         leftover.unlink(missing_ok=True)
-    # zeros are not stored; the page cache is spared where the file system allows it
-    how = ["--discard=unmap", "--detect-zeroes=unmap", *_direct(path)] if writable else ["--read-only"]
+    # zeros are not stored; nothing is flushed here, because the caller makes the finished file last
+    how = ["--discard=unmap", "--detect-zeroes=unmap", "--cache=unsafe"] if writable else ["--read-only"]
     options = [*how, "--persistent", "--format=qcow2", f"--socket={address}"]
     argv = [find_tool("qemu-nbd", "backup"), *options, "--", str(path)]
     with servers.running(argv, node="backup", log=log, ready=lambda: servers.greets(address), timeout=_READY_SECONDS):
         yield address
-
-
-def _direct(path: Path) -> list[str]:
-    try:
-        os.close(os.open(path, os.O_RDONLY | os.O_DIRECT))
-    except OSError:
-        return ["--cache=writeback"]
-    return ["--cache=none", "--aio=native"]

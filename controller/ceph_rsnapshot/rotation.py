@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable
 
@@ -27,10 +25,9 @@ def land(rsnapshot: Rsnapshot, expected: Manifest | None, before_rotation: Calla
     place = rsnapshot.place
     rsnapshot.sync()
     files = _arrived(place, expected)
-    with ThreadPoolExecutor(1) as threads:
-        synced = threads.submit(_make_last, place, files)  # the disk writes while the contents are verified
+    with folders.syncing(files):  # the disk writes while the contents are verified
         before_rotation()
-        synced.result()
+    folders.sync_folder(place.sync)
     _rotate(rsnapshot)
 
 
@@ -76,10 +73,3 @@ def _arrived(place: Place, expected: Manifest | None) -> list[Path]:
     if expected is not None and place.complete(place.sync) != expected:
         raise TransferFailed(path=place.sync, reason="the qcow2 or its manifest is not what was exported")
     return files
-
-
-def _make_last(place: Place, files: list[Path]) -> None:
-    for path in files:
-        with contextlib.suppress(FileNotFoundError):  # thrown away meanwhile
-            folders.sync_file(path)
-    folders.sync_folder(place.sync)

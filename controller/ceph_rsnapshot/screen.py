@@ -99,7 +99,7 @@ def _row(image: ImageReport) -> tuple[str, ...]:
     if image.result == "no-snapshot":
         result += f" (newest: {image.newest_snapshot or 'none'})"
     if image.kind:
-        result = image.kind if image.kind == "full" else f"{image.kind} since {image.base}"
+        result = image.kind
         result += {"changed": ", verified", "full": ", verified in full"}.get(image.verified or "", "")
         result += "; a first attempt differed" if image.mismatch else ""
     return (
