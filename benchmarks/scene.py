@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import shutil
 import subprocess
 import sys
-from contextlib import ExitStack
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ import rados
 import rbd
 import yaml
 
+from benchmarks.watch import Peak, peak_memory
 from demo import child
 from demo.ceph_cluster import CephCluster
 from demo.ssh_server import SshServer
@@ -105,3 +110,34 @@ class Scene:
         done = subprocess.run(self.command(*arguments), check=True, capture_output=True, text=True)
         report: dict[str, Any] = json.loads(done.stdout)["images"][0]
         return report
+
+    def peak_of_a_backup(self) -> Peak:
+        """Memory of agent, nbdkit, controller and qemu-nbd together."""
+        assert self.agent
+        controller = subprocess.Popen(self.command(), stdout=subprocess.DEVNULL)
+        with peak_memory([self.agent.pid, controller.pid]) as peak:
+            code = controller.wait()
+        assert code == 0
+        return peak
+
+
+@contextmanager
+def opened() -> Iterator[Scene]:
+    """A cluster, an sshd and an agent, which end with the block."""
+    os.umask(0o077)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        cluster = stack.enter_context(CephCluster(osd_size=12 * GIB))
+        server = stack.enter_context(SshServer())
+        scene = Scene(folder, cluster, server, folder / "backups")
+        scene.configure("vm")
+        scene.start_agent(stack)
+        yield scene
+
+
+def empty(folder: Path) -> Path:
+    """``folder``, new."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    os.sync()
+    return folder

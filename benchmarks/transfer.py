@@ -1,6 +1,6 @@
 """Full and incremental backups of an 8 GiB image with 2 GiB of data, as ratios to the old pipeline in the same run.
 
-    python -m benchmarks.transfer [--runs 3] [--ten-tib]
+    python -m benchmarks.transfer [--runs 3] [--only TEXT]
 
 The table that it prints is that of docs/performance.md.
 """
@@ -9,22 +9,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-from benchmarks.scene import GIB, MIB, Scene, change_image, make_image
-from benchmarks.watch import Counter, peak_memory
-from demo.ceph_cluster import CephCluster
+from benchmarks.scene import GIB, MIB, Scene, change_image, empty, make_image, opened
+from benchmarks.watch import Counter, timed
 from demo.file_system import mounted
-from demo.ssh_server import SshServer
 
 _SIZE, _DATA, _PIECES = 8 * GIB, 2 * GIB, 320
 _OLD_CONF = """\
@@ -50,33 +44,33 @@ class Benchmark:
 
     def reference(self) -> float:
         """The old pipeline: qemu-img on the ceph node, rsnapshot over ssh, rm."""
-        old = self._empty(self.ext4 / "old")
-        qcow = self._empty(self.scene.folder / "old")
+        old = empty(self.ext4 / "old")
+        qcow = empty(self.scene.folder / "old")
         server, conf = self.scene.server, self.scene.folder / "old.conf"
         conf.write_text(_OLD_CONF.format(root=old, ssh_args=" ".join(server.ssh_args), host=server.host, qcow=qcow))
         source = f"rbd:rbd/vm@d1:conf={self.scene.cluster.conf}"
-        return _time(
+        return timed(
             ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", source, str(qcow / "vm.qcow2")],
             ["rsnapshot", "-c", str(conf), "daily"],
             ["rm", str(qcow / "vm.qcow2")],
         )
 
     def full(self, mode: str, where: str) -> float:
-        self.scene.base = self._empty(getattr(self, where) / "backups")
+        self.scene.base = empty(getattr(self, where) / "backups")
         self.scene.configure("vm", TRANSFER_MODE=mode)
-        return _time(self.scene.command())
+        return timed(self.scene.command())
 
     def increment(self, where: str) -> float:
         """Day 2 after day 1."""
         self.full("direct", where)
         self.scene.configure("vm", TRANSFER_MODE="direct", SNAP_NAMING_DATE_FORMAT="d2")
         os.sync()
-        return _time(self.scene.command())
+        return timed(self.scene.command())
 
     def unchanged(self) -> float:
         """Day 3 after `increment`."""
         self.scene.configure("vm", TRANSFER_MODE="direct", SNAP_NAMING_DATE_FORMAT="d3")
-        return _time(self.scene.command())
+        return timed(self.scene.command())
 
     def rbd_export(self) -> float:
         return self._floor(["rbd", *self.rbd, "export", "--no-progress", "vm@d1"])
@@ -110,37 +104,18 @@ class Benchmark:
         subprocess.run(self.scene.command(), check=True, capture_output=True)
         return _used(self.xfs) - before
 
-    def memory(self, image: str = "vm", **options: Any) -> str:
+    def memory(self) -> str:
         """Peak of agent, nbdkit, controller and qemu-nbd together in a full backup."""
-        self.scene.base = self._empty(self.xfs / "backups")
-        self.scene.configure(image, TRANSFER_MODE="direct", **options)
-        assert self.scene.agent
-        controller = subprocess.Popen(self.scene.command(), stdout=subprocess.DEVNULL)
-        with peak_memory([self.scene.agent.pid, controller.pid]) as peak:
-            controller.wait()
-        return f"{peak.mib:.0f} MiB ({', '.join(f'{name} {mib:.0f}' for name, mib in sorted(peak.parts.items()))})"
+        self.scene.base = empty(self.xfs / "backups")
+        self.scene.configure("vm", TRANSFER_MODE="direct")
+        return str(self.scene.peak_of_a_backup())
 
     def _floor(self, argv: list[str]) -> float:
         to = self.ext4 / "floor"
         to.unlink(missing_ok=True)
-        seconds = _time([*argv, str(to)])
+        seconds = timed([*argv, str(to)])
         to.unlink()
         return seconds
-
-    def _empty(self, folder: Path) -> Path:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o700)
-        os.sync()
-        return folder
-
-
-def _time(*commands: list[str]) -> float:
-    started = time.monotonic()
-    for argv in commands:
-        done = subprocess.run(argv, check=False, capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(f"{argv}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
-    return time.monotonic() - started
 
 
 def _used(path: Path) -> int:
@@ -169,18 +144,12 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="medians of so many rounds")
     parser.add_argument("--only", default="", help="rows whose name holds this text, and the reference")
     arguments = parser.parse_args()
-    os.umask(0o077)
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        cluster = stack.enter_context(CephCluster(osd_size=12 * GIB))
-        server = stack.enter_context(SshServer())
-        xfs = stack.enter_context(mounted(folder, "xfs", 12 * GIB))
-        ext4 = stack.enter_context(mounted(folder, "ext4", 16 * GIB))
-        make_image(cluster, "vm", _SIZE, _DATA)
-        change_image(cluster, "vm", _SIZE, _DATA, _PIECES)
-        scene = Scene(folder, cluster, server, ext4)
-        scene.configure("vm")
-        scene.start_agent(stack)
+        scene = stack.enter_context(opened())
+        make_image(scene.cluster, "vm", _SIZE, _DATA)
+        change_image(scene.cluster, "vm", _SIZE, _DATA, _PIECES)
+        xfs = stack.enter_context(mounted(scene.folder, "xfs", 12 * GIB))
+        ext4 = stack.enter_context(mounted(scene.folder, "ext4", 16 * GIB))
         _run(Benchmark(scene, xfs, ext4), arguments.runs, arguments.only)
 
 

@@ -1,15 +1,28 @@
-"""Instruments: bytes through an ssh connection, memory of process trees."""
+"""Instruments: seconds of commands, bytes through an ssh connection, memory of process trees."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _MIB = 1024**2
+
+
+def timed(*commands: list[str]) -> float:
+    """Seconds that the commands take, one after the other; a failure ends the program."""
+    started = time.monotonic()
+    for argv in commands:
+        done = subprocess.run(argv, check=False, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"{argv}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return time.monotonic() - started
 
 
 class Counter:
@@ -43,6 +56,9 @@ class Peak:
     def __init__(self) -> None:
         self.mib = 0.0
         self.parts: dict[str, float] = {}
+
+    def __str__(self) -> str:
+        return f"{self.mib:.0f} MiB ({', '.join(f'{name} {mib:.0f}' for name, mib in sorted(self.parts.items()))})"
 
 
 @contextmanager

@@ -47,6 +47,25 @@ def test_gathernames_json_tells_all_that_is_known(site: Site) -> None:
     assert snapshot["created"].endswith("Z")
 
 
+def test_gathernames_json_tells_the_base_of_the_next_increment(running: Site) -> None:
+    """With it, who deletes snapshots knows which one to keep, and who forgot hears of it."""
+
+    def found() -> tuple[object, bool]:
+        (listing,) = json.loads(running.run("gathernames", "--json").stdout)
+        return listing["images"][0]["base"], listing["images"][0]["base_exists"]
+
+    running.pool.create("a", MIB)
+    running.pool.snap("a", DAY)
+    assert found() == (None, False)
+    running.backup()
+    with running.pool.image("a") as image:
+        base = {"snapshot": DAY, "snapshot_id": next(iter(image.list_snaps()))["id"]}
+    assert found() == (base, True)
+    running.pool.unsnap("a", DAY)
+    running.pool.snap("a", DAY)
+    assert found() == (base, False)
+
+
 def test_snapshots_in_the_trash_and_of_groups_do_not_count(site: Site) -> None:
     """A clone of format 2 keeps its parent's deleted snapshot alive in the trash namespace."""
     site.pool.create("a", MIB)

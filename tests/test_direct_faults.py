@@ -173,7 +173,7 @@ def test_hung_cluster_fails_in_bounded_time(large: Site) -> None:
 def test_backup_node_fills_up(large: Site, minimum: str) -> None:
     """Once the disk itself ends the transfer, once MIN_FREESPACE does."""
     options, base = dict(large.options), large.folder / "small"
-    with small_disk(base, "100M"):
+    with small_disk(base, "70M"):
         large.configure(BACKUP_BASE_PATH=str(base), MIN_FREESPACE=minimum, BANDWIDTH_LIMIT=None)
         error = large.backup(code=1)["by_name"]["large"]["error"]
         assert "space" in error["message"].lower()

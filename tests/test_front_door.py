@@ -83,11 +83,12 @@ def test_json_report_is_one_document_on_standard_output(running: Site) -> None:
 
 
 def test_progress_and_table_on_a_terminal(running: Site) -> None:
+    running.configure(TRANSFER_MODE="direct", BANDWIDTH_LIMIT="30M")  # so that it takes longer than a refresh
     running.pool.create("a", 60 * MIB)
     running.pool.snap("a", DAY)
     text = _on_a_terminal(running, columns=100)
     assert "backing up" in text
-    assert f"{running.pool}/a: exporting" in text
+    assert f"{running.pool}/a: copying" in text
     assert re.search(r"\d/1 images", text)
     assert re.search(r"│ *pool\d+/a +│", text)
     assert "Traceback" not in text
