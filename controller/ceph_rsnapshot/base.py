@@ -58,8 +58,8 @@ def _full_check_in(work: Work, newest: Manifest | None) -> int:
     if not every:
         return 1
     # the first count of an image is any of 0 .. every - 1, so that full checks spread over the nights
-    since = newest.backups_since_full_check + 1 if newest else zlib.crc32(work.name.encode()) % every
-    return max(0, every - since)
+    since = newest.backups_since_full_check if newest else zlib.crc32(work.name.encode()) % every
+    return max(0, every - since - 1)
 
 
 def _newest(place: Place) -> tuple[Manifest | None, str | None]:
