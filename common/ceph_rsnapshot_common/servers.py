@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -55,7 +56,11 @@ def greets(address: Path) -> bool:
         probe.settimeout(1)
         try:
             probe.connect(str(address))
-            return probe.recv(8) == b"NBDMAGIC"
+            greeted = probe.recv(18, socket.MSG_WAITALL).startswith(b"NBDMAGIC")
+            # to leave without NBD_OPT_ABORT would put an error into the server's log
+            probe.sendall(struct.pack(">I8sII", 1, b"IHAVEOPT", 2, 0))
+            probe.recv(20, socket.MSG_WAITALL)
+            return greeted
         except OSError:
             return False
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,21 +35,40 @@ STATUS_BYTES = 4 * 1024**3 - 1024**2
 
 @contextmanager
 def connect(address: Path, what: str) -> Iterator[Any]:
-    """A handle on the NBD server at unix socket ``address``, with block status. libnbd closes it when it is let go of.
+    """A handle on the NBD server at unix socket ``address``, with block status; disconnected when the block ends.
 
     Raises:
         NbdFailed: it could not be connected, or anything within the block failed in libnbd; ``what`` is in the message.
     """
     nbd = nbd_bindings()
-    handle = nbd.NBD()
-    try:
-        handle.add_meta_context("base:allocation")
-        handle.set_pread_initialize(False)
-        handle.connect_unix(str(address))
-        yield handle
-        handle.shutdown()
-    except nbd.Error as error:
-        raise NbdFailed(what=what, reason=error.string) from None
+    with _hung_up_at_the_end() as connection:
+        try:
+            connection.connect(str(address))
+        except OSError as error:
+            raise NbdFailed(what=what, reason=f"{address}: {error.strerror}") from None
+        try:
+            handle = nbd.NBD()
+            handle.add_meta_context("base:allocation")
+            handle.set_pread_initialize(False)
+            handle.connect_socket(os.dup(connection.fileno()))
+            yield handle
+            handle.shutdown()
+        except nbd.Error as error:
+            raise NbdFailed(what=what, reason=error.string) from None
+
+
+@contextmanager
+def _hung_up_at_the_end() -> Iterator[socket.socket]:
+    """A unix socket that is shut down with the block: libnbd closes a handle only when nobody remembers it any more.
+
+    An exception that is being handled remembers it, and a server that waits for us to read can't end meanwhile.
+    """
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            yield connection
+        finally:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def data_extents(handle: Any, offset: int, length: int) -> Iterator[tuple[int, int]]:
