@@ -14,7 +14,7 @@ from typing import Callable
 from ceph_rsnapshot_common.commands import dying_with_parent, log_end, stop
 from ceph_rsnapshot_common.errors import CommandFailed, one_line
 
-_POLL_SECONDS = 0.02
+_POLL_SECONDS = 0.005
 _SHOWN_LOG = 2000
 
 

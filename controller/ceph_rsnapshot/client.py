@@ -111,19 +111,21 @@ class AgentClient:
     def renew(self, export: str) -> None:
         self._call("renew", ExportName(export=export).model_dump_json())
 
-    def close_export(self, export: str) -> Closed:
-        """Close it, and see that its snapshots still exist: what was read before counts only then."""
-        return self._job(Closed, "start_close", ExportName(export=export).model_dump_json(), lambda status: None)
+    def close_export(self, export: str) -> Callable[[], Closed]:
+        """Let the agent close it, and see that its snapshots still exist; what is returned waits for the outcome.
+
+        What was read counts only when that has been called and raised nothing.
+        """
+        job = str(self._call("start_close", ExportName(export=export).model_dump_json()))
+        return lambda: self._result(Closed, "start_close", job, lambda status: None)
 
     def extents(self, request: SnapshotRequest, progress: Progress) -> Extents:
         return self._job(Extents, "start_extents", request.model_dump_json(), progress)
 
-    def start_digests(self, request: DigestRequest) -> str:
-        """Let the agent begin; `digests` gets the result."""
-        return str(self._call("start_digests", request.model_dump_json()))
-
-    def digests(self, job: str) -> tuple[str, ...]:
-        return self._result(Digests, "start_digests", job, lambda status: None).digests
+    def digests(self, request: DigestRequest) -> Callable[[], tuple[str, ...]]:
+        """Let the agent begin; what is returned waits for the result."""
+        job = str(self._call("start_digests", request.model_dump_json()))
+        return lambda: self._result(Digests, "start_digests", job, lambda status: None).digests
 
     def landed(self, fsid: str, snapshot: SnapshotRequest) -> None:
         self._call("landed", LandedRequest(fsid=fsid, snapshot=snapshot).model_dump_json())

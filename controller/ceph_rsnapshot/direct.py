@@ -41,9 +41,11 @@ def back_up(work: Work, plan: Plan) -> Manifest:
     with incoming(work.settings.backup_base_path, work.listing.pool, work.image.name) as files:
         _prepare(work, plan, files, opened.facts)
         copied = _fetch(work, plan, client, opened.export, Path(opened.socket), files)
+        closed = client.close_export(opened.export)
         if not plan.base and work.settings.qcow_compression != "none":
             _compress(work, files)
         qcow.finish(files.partial, files.qcow, "backup")
+        closed()  # what was copied counts only if its snapshots were there to the end
         with folders.syncing([files.qcow]):  # the disk writes while the contents are verified
             verified = verify(work, plan, files.qcow, copied.ranges)
         manifest = describe(work, plan, opened.facts, files.qcow, started).model_copy(
@@ -72,7 +74,7 @@ def _prepare(work: Work, plan: Plan, files: Incoming, facts: Facts) -> None:
 
 
 def _fetch(work: Work, plan: Plan, client: AgentClient, export: str, socket: Path, files: Incoming) -> Copied:
-    """Copy from the export into the partial file, and give the export back: what was copied counts only then."""
+    """Copy from the export into the partial file; an export that failed is given back."""
     folder = work.context.folder
     try:
         with ExitStack() as stack:
@@ -83,14 +85,13 @@ def _fetch(work: Work, plan: Plan, client: AgentClient, export: str, socket: Pat
             copied = copy(source, target, plan.base is None, _Ticks(work, client, export, watch))
     except NbdFailed as error:
         # nbdkit knows why a read failed, qemu-nbd why a write did; and if the agent is gone, that is what is said
-        said = [client.close_export(export).log, servers.tail(folder / qemu_nbd.LOG)]
+        said = [client.close_export(export)().log, servers.tail(folder / qemu_nbd.LOG)]
         reason = "; ".join(filter(None, [str(error.data["reason"]), *said]))
         raise NbdFailed(what=error.data["what"], reason=reason) from None
     except BaseException:
         with contextlib.suppress(CephRsnapshotError):
-            client.close_export(export)
+            client.close_export(export)()
         raise
-    client.close_export(export)
     return copied
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from ceph_rsnapshot import qemu_nbd
 from ceph_rsnapshot.base import Plan
@@ -26,6 +26,7 @@ _PIECE = 1024**2
 _ZEROS = bytes(_PIECE)
 
 Group = tuple[Range, ...]
+Asked = tuple[tuple[Group, ...], Callable[[], tuple[str, ...]]]
 
 
 def verify(work: Work, plan: Plan, path: Path, written: Iterable[Range]) -> str:
@@ -40,14 +41,16 @@ def verify(work: Work, plan: Plan, path: Path, written: Iterable[Range]) -> str:
     how = _how(work, plan)
     if how == "none":
         return how
+    size = work.snapshot.size
+    if how == "full":
+        wanted = Ranges(work.context.agent.client().extents(work.request, work.show_status).allocated)
+    else:
+        wanted = union(written, sample(size, work.settings.verify_sample))
+    asked = _ask(work, clipped(wanted, size))
     with qemu_nbd.serve(path, work.context.folder) as address, connect(address, "verifying") as handle:
-        size = work.snapshot.size
+        _compare(work, handle, asked, wanted.bytes)
         if how == "full":
-            wanted = Ranges(work.context.agent.client().extents(work.request, work.show_status).allocated)
-            _compare(work, handle, wanted)
             _expect_zeros(work, handle, gaps(wanted, size))
-        else:
-            _compare(work, handle, union(written, sample(size, work.settings.verify_sample)))
     return how
 
 
@@ -67,23 +70,30 @@ def sample(size: int, amount: int) -> Iterator[Range]:
         yield number * part + random.randrange(part - _SAMPLE_PIECE + 1), _SAMPLE_PIECE  # noqa: S311
 
 
-def _compare(work: Work, handle: Any, ranges: Ranges) -> None:
-    """The agent is always one batch ahead, so that both ends work at the same time."""
-    client, done, total = work.context.agent.client(), 0, ranges.bytes
-    buffer = memoryview(bytearray(_GROUP_BYTES))
-    waiting: deque[tuple[tuple[Group, ...], str]] = deque()
-    for batch in chain(batches(clipped(ranges, work.snapshot.size)), [()]):
-        if batch:
-            job = client.start_digests(DigestRequest(snapshot=work.request, groups=batch))
-            waiting.append((batch, job))
-        while len(waiting) > (1 if batch else 0):
-            groups, job = waiting.popleft()
-            work.show("verifying", done, total)
-            ours = [digest([_read(handle, buffer, group)]) for group in groups]
-            for group, their, our in zip(groups, client.digests(job), ours):
-                if their != our:
-                    _differs(work, group[0][0], sum(group[-1]) - group[0][0])
-            done += sum(length for group in groups for _, length in group)
+def _ask(work: Work, ranges: Iterable[Range]) -> Iterator[Asked]:
+    """Batches with the agent's digests to come; it begins now, and is always a batch ahead: both ends work at once."""
+    client = work.context.agent.client()
+    asked = ((batch, client.digests(DigestRequest(snapshot=work.request, groups=batch))) for batch in batches(ranges))
+    ahead = deque(islice(asked, 1))
+
+    def one_by_one() -> Iterator[Asked]:
+        for each in asked:
+            ahead.append(each)
+            yield ahead.popleft()
+        yield from ahead
+
+    return one_by_one()
+
+
+def _compare(work: Work, handle: Any, asked: Iterable[Asked], total: int) -> None:
+    buffer, done = memoryview(bytearray(_GROUP_BYTES)), 0
+    for groups, theirs in asked:
+        work.show("verifying", done, total)
+        ours = [digest([_read(handle, buffer, group)]) for group in groups]
+        for group, their, our in zip(groups, theirs(), ours):
+            if their != our:
+                _differs(work, group[0][0], sum(group[-1]) - group[0][0])
+        done += sum(length for group in groups for _, length in group)
 
 
 def _read(handle: Any, buffer: memoryview, group: Group) -> memoryview:
