@@ -27,6 +27,7 @@ test: install
 
 bench: install
 	$(PYTHON) -m benchmarks.transfer
+	$(PYTHON) -m benchmarks.huge
 
 lint: install
 	$(PYTHON) -m ruff check .

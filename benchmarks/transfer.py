@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from benchmarks.scene import GIB, MIB, Scene, change_image, empty, make_image, opened
 from benchmarks.watch import Counter, timed
@@ -55,9 +56,9 @@ class Benchmark:
             ["rm", str(qcow / "vm.qcow2")],
         )
 
-    def full(self, mode: str, where: str) -> float:
+    def full(self, mode: str, where: str, **options: Any) -> float:
         self.scene.base = empty(getattr(self, where) / "backups")
-        self.scene.configure("vm", TRANSFER_MODE=mode)
+        self.scene.configure("vm", TRANSFER_MODE=mode, **options)
         return timed(self.scene.command())
 
     def increment(self, where: str) -> float:
@@ -129,7 +130,9 @@ def rows(bench: Benchmark) -> dict[str, Callable[[], float]]:
     return {
         "old pipeline (reference)": bench.reference,
         "full, staged": lambda: bench.full("staged", "ext4"),
+        "full, staged, `VERIFY: none`": lambda: bench.full("staged", "ext4", VERIFY="none"),
         "full, direct": lambda: bench.full("direct", "ext4"),
+        "full, direct, `VERIFY: none`": lambda: bench.full("direct", "ext4", VERIFY="none"),
         "increment, direct, ext4 (no reflinks)": lambda: bench.increment("ext4"),
         "increment, direct, XFS": lambda: bench.increment("xfs"),
         "unchanged, direct, XFS": bench.unchanged,

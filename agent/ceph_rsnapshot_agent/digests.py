@@ -13,7 +13,7 @@ from ceph_rsnapshot_common.errors import Cancelled, ImageUnreadable
 from ceph_rsnapshot_common.records import ByteRange, DigestRequest, Digests
 
 _THREADS = 8
-_PIECE = 4 * 1024**2
+_PIECE = 1024**2
 
 
 def read_digests(cluster: Cluster, request: DigestRequest, cancelled: threading.Event) -> Digests:
