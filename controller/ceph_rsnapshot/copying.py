@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
-from ceph_rsnapshot.nbd_client import HOLE, STATUS_BYTES, ZERO, connect, nbd_bindings
+from ceph_rsnapshot.extents_ahead import ExtentsAhead
+from ceph_rsnapshot.nbd_client import HOLE, ZERO, connect, nbd_bindings
 from ceph_rsnapshot_common.errors import NbdFailed
 from ceph_rsnapshot_common.ranges import Ranges
 
@@ -61,8 +62,7 @@ class _Copier:
         self._source, self._target = source, target
         self._onto_zeros, self._progress = onto_zeros, progress
         self._size = source.get_size()
-        self._asked = 0  # extents are known, or asked for, up to here
-        self._asking = False
+        self._listing = ExtentsAhead(source, self._note)
         self._extents: deque[tuple[int, int, bool]] = deque()
         self._read: deque[tuple[bytearray, int, int]] = deque()
         self._free: list[bytearray] = []
@@ -77,22 +77,27 @@ class _Copier:
                 self._wait()
             if self._error:
                 raise self._error
-            self._progress(self._extents[0][0] if self._extents else self._asked, self._size)
+            self._progress(self._extents[0][0] if self._extents else self._listing.position, self._size)
 
     def _done(self) -> bool:
-        return self._asked == self._size and not (self._asking or self._extents or self._read or self._in_flight)
+        return self._listing.ended and not (self._extents or self._read or self._in_flight)
 
     def _fill(self) -> None:
         """Issue writes of what was read, questions for extents, and reads, as far as there is room."""
         while self._read:
             whole, count, offset = self._read.popleft()
             self._target.aio_pwrite(memoryview(whole)[:count], offset, completion=partial(self._on_written, whole))
-        if not self._asking and self._asked < self._size and len(self._extents) < _ENOUGH_QUEUED:
-            self._asking = True
-            length = min(STATUS_BYTES, self._size - self._asked)
-            self._source.aio_block_status(length, self._asked, self._on_extents, completion=self._on_status)
+        if len(self._extents) < _ENOUGH_QUEUED:
+            self._queue()
+            self._listing.ask()
         while self._extents and self._in_flight < _IN_FLIGHT:
             self._copy_next()
+
+    def _queue(self) -> None:
+        for offset, length, flags in self._listing.take():
+            if flags != HOLE and not (self._onto_zeros and flags & ZERO):
+                self._extents.append((offset, length, bool(flags & ZERO)))
+                self.copied.ranges.add(offset, length)
 
     def _copy_next(self) -> None:
         offset, length, zero = self._extents.popleft()
@@ -110,20 +115,6 @@ class _Copier:
             whole = self._free.pop() if self._free else bytearray(_CHUNK)
             on_read = partial(self._on_read, whole, count, offset)
             self._source.aio_pread(memoryview(whole)[:count], offset, completion=on_read)
-
-    def _on_extents(self, _context: str, offset: int, entries: list[int], error: Any) -> int:
-        for length, flags in zip(entries[::2], entries[1::2]):
-            end = min(offset + length, self._size)
-            if flags != HOLE and not (self._onto_zeros and flags & ZERO) and end > offset:
-                self._extents.append((offset, end - offset, bool(flags & ZERO)))
-                self.copied.ranges.add(offset, end - offset)
-            offset = end
-        self._asked = offset
-        return 0
-
-    def _on_status(self, error: Any) -> int:
-        self._asking = False
-        return self._note(error, "reading extents")
 
     def _on_read(self, whole: bytearray, count: int, offset: int, error: Any) -> int:
         self._read.append((whole, count, offset))

@@ -29,8 +29,8 @@ def nbd_bindings() -> Any:
 HOLE, ZERO = 1, 2
 """NBD_STATE_HOLE and NBD_STATE_ZERO of the context base:allocation."""
 
-STATUS_BYTES = 4 * 1024**3 - 1024**2
-"""The most to ask block status for at once: lengths are 32 bit numbers in NBD."""
+STATUS_BYTES = 2 * 1024**3
+"""How much to ask block status for at once: the agent's windows are as large, and lengths are 32 bit numbers in NBD."""
 
 
 @contextmanager

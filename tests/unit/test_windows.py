@@ -98,7 +98,7 @@ def test_a_failed_question_is_asked_again() -> None:
 
 
 def test_windows_are_aligned_to_the_stripe_period() -> None:
-    assert window_size(4 << 20, 1) == 1 << 30
+    assert window_size(4 << 20, 1) == 2 << 30
     assert window_size(4 << 20, 5) % (20 << 20) == 0
     assert window_size(32 << 20, 100) == 3200 << 20
 

@@ -17,7 +17,7 @@ Change = tuple[int, int, bool]
 Typed = tuple[int, int, int]
 """Offset, length and NBD type (a sum of HOLE and ZERO, 0 for data)."""
 
-_WINDOW = 1024**3
+_WINDOW = 2 * 1024**3
 _AHEAD = 3
 _EXTENTS_KEPT = 500_000
 
