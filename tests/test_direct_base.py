@@ -11,6 +11,7 @@ from typing import Any, Callable
 
 import pytest
 
+from ceph_rsnapshot_common.manifest import sealed
 from demo.file_system import mounted
 from tests.ceph import MIB, TestPool
 from tests.site import DAY, Site, contents, wait_until
@@ -98,7 +99,9 @@ def _truncated(manifest: Path) -> None:
 
 def _edited(**values: Any) -> Callable[[Path], None]:
     def edit(manifest: Path) -> None:
-        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **values}))
+        found = json.loads(manifest.read_text())
+        del found["checksum"]
+        manifest.write_text(sealed(json.dumps({**found, **values})))
 
     return edit
 
@@ -108,7 +111,7 @@ def _edited(**values: Any) -> Callable[[Path], None]:
     [
         (_missing, "has no manifest"),
         (_truncated, "can't be read"),
-        (_edited(manifest_version=2), "can't be read"),
+        (_edited(manifest_version=3), "can't be read"),
         (_edited(image_id="abc"), "re-created"),
         (_edited(fsid="x"), "another cluster"),
         (_edited(snapshot_id=99999), "no older snapshot"),

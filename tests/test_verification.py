@@ -42,11 +42,11 @@ def test_always_or_never(running: Site, verify: str, expected: str) -> None:
     assert list(_days(running, 3, VERIFY=verify, VERIFY_FULL_EVERY=2)) == [expected] * 3
 
 
-@pytest.mark.parametrize(("verify", "found"), [("full", True), ("changed", False)])
-def test_a_full_comparison_finds_what_was_written_where_ceph_has_nothing(
+@pytest.mark.parametrize(("verify", "found"), [("full", True), ("changed", True), ("none", False)])
+def test_a_comparison_of_a_full_backup_finds_what_was_written_where_ceph_has_nothing(
     running: Site, tmp_path: Path, verify: str, found: bool
 ) -> None:
-    """Another byte where Ceph has nothing: found by `full`; by `changed` only if the sample (here none) meets it."""
+    """Another byte where Ceph has nothing: all that the qcow2 holds is compared, and not only what Ceph lists."""
     with running.pool.ioctx() as ioctx:
         rbd.RBD().create(ioctx, "a", 64 * MIB, old_format=False)
     with running.pool.image("a") as image:

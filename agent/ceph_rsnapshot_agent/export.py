@@ -13,7 +13,7 @@ from ceph_rsnapshot_agent.cluster import Cluster
 from ceph_rsnapshot_agent.source import Progress
 from ceph_rsnapshot_common import __version__, commands, folders, qcow, space
 from ceph_rsnapshot_common.errors import Cancelled, CommandFailed, ExportFailed
-from ceph_rsnapshot_common.manifest import Manifest, Versions
+from ceph_rsnapshot_common.manifest import Manifest, Versions, render
 from ceph_rsnapshot_common.ranges import Ranges, clipped
 from ceph_rsnapshot_common.records import Exported, ExportRequest, Facts, QcowOptions
 from ceph_rsnapshot_common.servers import tail
@@ -57,7 +57,7 @@ def export(
         progress("checking", allocated.bytes, allocated.bytes)
         qcow.finish(files.partial, files.qcow, "ceph")
         manifest = _manifest(full, files, facts, allocated, started)
-        folders.write_durably(files.manifest, manifest.model_dump_json(indent=2) + "\n")
+        folders.write_durably(files.manifest, render(manifest))
         ranges = tuple(clipped(allocated, facts.size))
         return Exported(facts=facts, folder=str(files.folder), manifest=manifest, allocated=ranges)
     except BaseException as error:

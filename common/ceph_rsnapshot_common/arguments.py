@@ -9,23 +9,29 @@ from typing import Any
 from ceph_rsnapshot_common import __version__
 from ceph_rsnapshot_common.settings import Settings
 
+formatter = argparse.RawDescriptionHelpFormatter
+"""Keeps the lines of descriptions and examples as they are."""
+
 
 def make_parser(prog: str, description: str, epilog: str, keys: Iterable[str]) -> argparse.ArgumentParser:
     """A parser with ``-c``, ``--version`` and the flags of the options ``keys``.
 
     Flags that are not given are absent from the result, so that the configuration file's value holds.
     """
-    parser = argparse.ArgumentParser(
-        prog=prog, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("-c", "--config", metavar="CONFIG", help="configuration file (YAML)")
+    parser = argparse.ArgumentParser(prog=prog, description=description, epilog=epilog, formatter_class=formatter)
+    add_config(parser, None)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     for key in keys:
-        _add_option(parser, key)
+        add_option(parser, key)
     return parser
 
 
-def _add_option(parser: argparse.ArgumentParser, key: str) -> None:
+def add_config(parser: argparse.ArgumentParser, default: Any) -> None:
+    """The flag that names the configuration file."""
+    parser.add_argument("-c", "--config", metavar="CONFIG", default=default, help="configuration file (YAML)")
+
+
+def add_option(parser: argparse.ArgumentParser, key: str) -> None:
     """The flags of option ``key``; a true or false option becomes a switch that turns it on."""
     field = Settings.model_fields[key]
     extra: Any = field.json_schema_extra

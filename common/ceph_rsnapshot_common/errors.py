@@ -267,6 +267,39 @@ class OrphansSuspicious(CephRsnapshotError):
     )
 
 
+class BackupNotFound(CephRsnapshotError):
+    """There is no such backup on the backup node; ``hint`` names similar ones."""
+
+    code = "backup-not-found"
+    template = "there is no backup of {what}{hint}"
+
+
+class BackupDamaged(CephRsnapshotError):
+    """A backup is not as it was made: nothing is restored from it unless that is asked for."""
+
+    code = "backup-damaged"
+    template = "{what}: {reason}"
+
+
+class TargetExists(CephRsnapshotError):
+    """Nothing is ever overwritten."""
+
+    code = "target-exists"
+    template = "{target} exists already, and is not overwritten: choose another name, or rename or remove it yourself"
+
+
+class RestoreNotAllowed(CephRsnapshotError):
+    code = "restore-not-allowed"
+    template = "the agent's configuration does not allow it to create images: set ALLOW_RESTORE: true on the ceph node"
+
+
+class RestoreFailed(CephRsnapshotError):
+    """What had been created for it was removed again, unless ``reason`` says otherwise."""
+
+    code = "restore-failed"
+    template = "restoring {target} failed: {reason}"
+
+
 def _all_kinds(base: type[CephRsnapshotError]) -> dict[str, type[CephRsnapshotError]]:
     kinds = {base.code: base}
     for kind in base.__subclasses__():

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple, Optional
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-MANIFEST_VERSION = 1
+from ceph_rsnapshot_common.block_digests import BLOCK, PIECE
+from ceph_rsnapshot_common.digest import digest
+
+_CHECKSUM = re.compile(rb'"checksum": "([0-9a-f]{32})"\n}\n\Z')
+_NO_CHECKSUM = "0" * 32
 
 
 class Identity(NamedTuple):
@@ -50,8 +55,25 @@ class Layout(BaseModel):
     data_pool: Optional[str] = None
 
 
+class ContentDigests(BaseModel):
+    """Digests of the content, for each block and piece (sizes in bytes); see `ceph_rsnapshot_common.block_digests`.
+
+    Attributes:
+        root: XXH3 digest (128 bits) of the file ``<image>.digests``, which holds them.
+        header: the same of the first 64 KiB of the qcow2.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    algorithm: Literal["xxh3-128-sum"] = "xxh3-128-sum"
+    block: int = BLOCK
+    piece: int = PIECE
+    root: str
+    header: str
+
+
 class Manifest(BaseModel):
-    """One backup.
+    """One backup. Version 2 has a checksum of itself (see `sealed`), and digests of the content.
 
     Attributes:
         size: bytes of the image in the snapshot.
@@ -66,11 +88,12 @@ class Manifest(BaseModel):
         transferred_bytes: bytes of content that crossed between the nodes.
         verified: what was compared with the snapshot: ``changed`` ranges and a sample, all of it, or nothing.
         backups_since_full_check: counts up to VERIFY_FULL_EVERY.
+        digests: of the content; None in version 1, and while a staged backup is on its way.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    manifest_version: Literal[1] = 1
+    manifest_version: Literal[1, 2] = 2
     fsid: str
     pool: str
     namespace: str = ""
@@ -92,6 +115,7 @@ class Manifest(BaseModel):
     transferred_bytes: Optional[int] = None
     verified: Literal["none", "changed", "full"] = "none"
     backups_since_full_check: int = 0
+    digests: Optional[ContentDigests] = None
     started: datetime
     ended: datetime
     layout: Layout
@@ -106,6 +130,18 @@ class ManifestUnreadable(ValueError):
     """There is a manifest, but it says nothing that can be relied on."""
 
 
+def render(manifest: Manifest) -> str:
+    """The text of the file."""
+    return sealed(manifest.model_dump_json(indent=2))
+
+
+def sealed(text: str) -> str:
+    """The JSON object ``text`` with its ``checksum`` at the end: XXH3 of the whole text with zeros in its place."""
+    body = text.rstrip()[:-1].rstrip()
+    open_text = f'{body},\n  "checksum": "{_NO_CHECKSUM}"\n}}\n'
+    return open_text.replace(f'"{_NO_CHECKSUM}"', f'"{digest([open_text.encode()])}"')
+
+
 def read_manifest(path: Path) -> Manifest:
     """The manifest in file ``path``.
 
@@ -114,8 +150,29 @@ def read_manifest(path: Path) -> Manifest:
         ManifestUnreadable: it can't be read, is damaged, or of a version that this program doesn't know.
     """
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        return parse_manifest(path.read_bytes(), path)
     except FileNotFoundError:
         raise
-    except (OSError, ValidationError) as error:
+    except OSError as error:
         raise ManifestUnreadable(f"{path}: {error}") from None
+
+
+def parse_manifest(text: bytes, path: Path) -> Manifest:
+    """The manifest that ``text`` is, which was read from ``path``.
+
+    Raises:
+        ManifestUnreadable: it is damaged, or of a version that this program doesn't know.
+    """
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise ManifestUnreadable(f"{path}: {error}") from None
+    found = _CHECKSUM.search(text)
+    if found:
+        unsealed = text[: found.start(1)] + _NO_CHECKSUM.encode() + text[found.end(1) :]
+        right = digest([unsealed]).encode() == found.group(1)
+    else:
+        right = manifest.manifest_version == 1 and b'"checksum"' not in text
+    if not right:
+        raise ManifestUnreadable(f"{path}: its checksum is wrong: it was changed since it was written")
+    return manifest

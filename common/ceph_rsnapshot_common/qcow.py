@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -18,13 +19,13 @@ def create_options(qcow: QcowOptions) -> list[str]:
     return ["-o", ",".join([f"cluster_size={qcow.cluster_size}", *compressed])]
 
 
-def check(path: Path, node: str) -> None:
+def check(path: Path, node: str, pass_fds: Sequence[int] = ()) -> None:
     """See that the metadata are sound (`qemu-img check` says nothing of contents).
 
     Raises:
         CommandFailed: they are not; leaked clusters count too.
     """
-    commands.run([commands.find_tool("qemu-img", node), "check", "-q", "-f", "qcow2", str(path)])
+    commands.run([commands.find_tool("qemu-img", node), "check", "-q", "-f", "qcow2", str(path)], pass_fds=pass_fds)
 
 
 def finish(partial: Path, path: Path, node: str) -> None:

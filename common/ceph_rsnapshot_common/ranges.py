@@ -18,9 +18,10 @@ class Ranges:
     What they are for (comparing contents, counting) allows that, and a 10 TiB image needs no list of its extents.
     """
 
-    def __init__(self, ranges: Iterable[Range] = (), limit: int = _LIMIT) -> None:
+    def __init__(self, ranges: Iterable[Range] = (), limit: int = _LIMIT, grain: int = 1) -> None:
+        """``grain``: bytes to whose multiples each range is widened."""
         self._limit = limit
-        self._grain = 1
+        self._grain = grain
         self._starts = array("Q")
         self._ends = array("Q")
         for offset, length in ranges:
@@ -58,9 +59,16 @@ class Ranges:
                 self.add(offset, length)
 
 
-def union(*many: Iterable[Range]) -> Ranges:
-    """All ranges of ``many``, merged."""
-    return Ranges(sorted(each for ranges in many for each in ranges))
+def union(*many: Iterable[Range], grain: int = 1) -> Ranges:
+    """All ranges of ``many``, widened to multiples of ``grain`` and merged."""
+    return Ranges(sorted(each for ranges in many for each in ranges), grain=grain)
+
+
+def cut(ranges: Iterable[Range], most: int) -> Iterator[Range]:
+    """``ranges`` in parts of at most ``most`` bytes."""
+    for offset, length in ranges:
+        for start in range(offset, offset + length, most):
+            yield start, min(most, offset + length - start)
 
 
 def clipped(ranges: Iterable[Range], size: int) -> Iterator[Range]:
@@ -68,14 +76,3 @@ def clipped(ranges: Iterable[Range], size: int) -> Iterator[Range]:
     for offset, length in ranges:
         if offset < size:
             yield offset, min(length, size - offset)
-
-
-def gaps(ranges: Iterable[Range], size: int) -> Iterator[Range]:
-    """What lies between ascending ``ranges`` in an image of ``size`` bytes."""
-    position = 0
-    for offset, length in clipped(ranges, size):
-        if offset > position:
-            yield position, offset - position
-        position = offset + length
-    if position < size:
-        yield position, size - position

@@ -20,7 +20,13 @@ _SHOWN_LOG = 2000
 
 @contextmanager
 def running(
-    argv: Sequence[str], *, node: str, log: Path, ready: Callable[[], bool], timeout: float
+    argv: Sequence[str],
+    *,
+    node: str,
+    log: Path,
+    ready: Callable[[], bool],
+    timeout: float,
+    pass_fds: Sequence[int] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start ``argv``, wait until ``ready()``, and end it when the block ends.
 
@@ -29,6 +35,7 @@ def running(
     Args:
         log: file that gets its output.
         timeout: seconds to wait for it to be ready.
+        pass_fds: open files that it gets too.
 
     Raises:
         CommandFailed: it ended or was not ready in time; has the end of its output.
@@ -41,6 +48,7 @@ def running(
             stdout=output,
             stderr=output,
             start_new_session=True,
+            pass_fds=pass_fds,
         )
     try:
         _wait(process, argv[0], log, ready, timeout)

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from ceph_rsnapshot.observer import Observer
 from ceph_rsnapshot.report import RunReport
 from ceph_rsnapshot_common.config import load
 from ceph_rsnapshot_common.settings import Settings
+
+if TYPE_CHECKING:
+    from ceph_rsnapshot.backups import Backup
+    from ceph_rsnapshot.verify import Verified, VerifyReport
+
+Progress = Callable[[str, str, int, int], None]
+"""Gets the name of what is worked on, the stage, and bytes done and in all (0 if the stage has no measure)."""
+
+
+def _no_progress(_name: str, _stage: str, _done: int, _total: int) -> None:
+    pass
 
 
 def load_settings(path: str | Path | None = None, **options: Any) -> Settings:
@@ -54,3 +66,54 @@ def backup(
 
     settings = settings or load_settings()
     return run(settings, snapshot_name(settings), force, full, rotate_many_orphans, observer or Observer())
+
+
+def list_backups(settings: Settings | None = None, which: str | None = None) -> list[Backup]:
+    """The backups that there are, by image, the newest first; only the backup node's disk is read.
+
+    Args:
+        which: ``POOL``, ``POOL/NAMESPACE`` or ``[POOL/[NAMESPACE/]]IMAGE``; ``@SNAPSHOT`` or ``@daily.N`` may follow.
+            None means all.
+
+    Raises:
+        BackupNotFound: there is none of that name; says what comes near.
+        PathNotUsable: BACKUP_BASE_PATH can't be read.
+    """
+    from ceph_rsnapshot.choose import chosen
+
+    return chosen(settings or load_settings(), which)
+
+
+def verify(
+    settings: Settings | None = None,
+    which: str | None = None,
+    *,
+    not_verified_for: timedelta | None = None,
+    source: bool = False,
+    progress: Progress = _no_progress,
+    on_verified: Callable[[Verified], None] = lambda _: None,
+) -> VerifyReport:
+    """Verify finished backups: structure, and content against the digests that were made with them.
+
+    What was found is noted beside the days, which themselves are never changed; a backup that failed is no base for an
+    increment any more. Backups that roll off meanwhile are read to the end.
+
+    Args:
+        which: as for `list_backups`.
+        not_verified_for: only those that were not found good within this time.
+        source: also compare with the snapshot in Ceph, through the agent, if it still exists.
+        on_verified: gets each result as it is there.
+
+    Raises:
+        BackupNotFound, PathNotUsable: as `list_backups`.
+        ToolMissing, NbdBindingsMissing: a program is missing here.
+        AgentUnreachable, VersionMismatch, ClusterUnreachable, ImageUnreadable: the source could not be asked.
+    """
+    from ceph_rsnapshot.choose import chosen
+    from ceph_rsnapshot.verify import not_verified_since, verify_all
+
+    settings = settings or load_settings()
+    backups = chosen(settings, which)
+    if not_verified_for is not None:
+        backups = not_verified_since(backups, not_verified_for)
+    return verify_all(settings, backups, source, progress, on_verified)

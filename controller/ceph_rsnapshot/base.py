@@ -6,6 +6,7 @@ import zlib
 from dataclasses import dataclass, replace
 from typing import Optional
 
+from ceph_rsnapshot import digest_file, verdicts
 from ceph_rsnapshot.layout import Place
 from ceph_rsnapshot.work import Work
 from ceph_rsnapshot_common import qcow
@@ -101,4 +102,19 @@ def _damage(place: Place, newest: Manifest) -> str | None:
         qcow.check(path, "backup")
     except CommandFailed as error:
         return f"the newest backup failed its check: {error}"
-    return None
+    return _distrust(place, newest)
+
+
+def _distrust(place: Place, newest: Manifest) -> str | None:
+    """What speaks against the content of the newest backup, and against its digests, which the next ones start from."""
+    verdict = verdicts.read(place).get(verdicts.key(newest))
+    if verdict and not verdict.ok:
+        return f"the newest backup failed its verification: {verdict.problems[0]}"
+    if newest.digests is None:
+        return "the newest backup was made before there were digests of content"
+    try:
+        with place.digests(place.day(0)).open("rb") as file:
+            right = digest_file.root(file.fileno()) == newest.digests.root
+    except OSError as error:
+        return f"the digests of the newest backup can't be read: {error.strerror}"
+    return None if right else "the digests of the newest backup are damaged"

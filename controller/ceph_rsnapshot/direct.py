@@ -14,9 +14,9 @@ from ceph_rsnapshot.base import Plan
 from ceph_rsnapshot.client import AgentClient
 from ceph_rsnapshot.connection import forwarded
 from ceph_rsnapshot.copying import Copied, copy
+from ceph_rsnapshot.examine import examine_increment, examine_whole
 from ceph_rsnapshot.incoming import Incoming, clone, incoming
-from ceph_rsnapshot.landing import describe, land, land_unchanged, verification
-from ceph_rsnapshot.verify import verify
+from ceph_rsnapshot.landing import describe, land, land_unchanged
 from ceph_rsnapshot.work import Work
 from ceph_rsnapshot_common import commands, folders, qcow, servers, space
 from ceph_rsnapshot_common.errors import Cancelled, CephRsnapshotError, NbdFailed
@@ -47,14 +47,15 @@ def back_up(work: Work, plan: Plan) -> Manifest:
         qcow.finish(files.partial, files.qcow, "backup")
         closed()  # what was copied counts only if its snapshots were there to the end
         with folders.syncing([files.qcow]):  # the disk writes while the contents are verified
-            verified = verify(work, plan, files.qcow, copied.ranges)
+            examine = examine_increment if plan.base else examine_whole
+            examined = examine(work, plan, files.qcow, files.digests, copied.ranges)
         manifest = describe(work, plan, opened.facts, files.qcow, started).model_copy(
             update={
                 "kind": "increment" if plan.base else "full",
                 "allocated_bytes": None if plan.base else copied.data,
                 "changed_bytes": copied.data + copied.zeroed,
                 "transferred_bytes": copied.data,
-                **verification(work, plan, verified),
+                **examined,
             }
         )
         return land(work, files, manifest)

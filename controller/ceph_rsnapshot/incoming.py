@@ -35,6 +35,10 @@ class Incoming:
         return self.folder / f"{self.folder.name}.qcow2.partial"
 
     @property
+    def digests(self) -> Path:
+        return self.folder / f"{self.folder.name}.digests"
+
+    @property
     def manifest(self) -> Path:
         return self.folder / f"{self.folder.name}.json"
 

@@ -8,13 +8,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ceph_rsnapshot import rotation
-from ceph_rsnapshot.base import Plan, backups_since_full_check
+from ceph_rsnapshot.base import Plan
+from ceph_rsnapshot.examine import examine_unchanged
 from ceph_rsnapshot.incoming import Incoming, clone, incoming
 from ceph_rsnapshot.rsnapshot import Source, configured
-from ceph_rsnapshot.verify import verify
 from ceph_rsnapshot.work import Work
 from ceph_rsnapshot_common import __version__, folders, qcow
-from ceph_rsnapshot_common.manifest import Manifest, Versions
+from ceph_rsnapshot_common.manifest import Manifest, Versions, render
 from ceph_rsnapshot_common.records import Facts
 
 
@@ -24,7 +24,7 @@ def land(work: Work, files: Incoming, manifest: Manifest) -> Manifest:
     Raises:
         RsnapshotFailed, TransferFailed: nothing was rotated.
     """
-    folders.write_durably(files.manifest, manifest.model_dump_json(indent=2) + "\n")
+    folders.write_durably(files.manifest, render(manifest))
     work.show("rsnapshot")
     work.place.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     # rsync links only where there is nothing yet; a failed night may have left something
@@ -46,15 +46,17 @@ def land_unchanged(work: Work, plan: Plan, facts: Facts) -> Manifest:
     assert plan.base
     started = datetime.now(timezone.utc)
     with incoming(work.settings.backup_base_path, work.listing.pool, work.image.name) as files:
-        _link(work.place.qcow(work.place.day(0)), files.qcow, work.settings.min_freespace)
-        verified = verify(work, plan, files.qcow, ())
+        base, minimum = work.place.day(0), work.settings.min_freespace
+        _link(work.place.qcow(base), files.qcow, minimum)
+        _link(work.place.digests(base), files.digests, minimum)
+        examined = examine_unchanged(work, plan, files.qcow)
         manifest = describe(work, plan, facts, files.qcow, started).model_copy(
             update={
                 "kind": "unchanged",
                 "allocated_bytes": plan.base.allocated_bytes,
                 "changed_bytes": 0,
                 "transferred_bytes": 0,
-                **verification(work, plan, verified),
+                **examined,
             }
         )
         return land(work, files, manifest)
@@ -84,12 +86,6 @@ def describe(work: Work, plan: Plan, facts: Facts, path: Path, started: datetime
         layout=facts.layout,
         versions=Versions(ceph_rsnapshot=__version__, ceph=facts.ceph, qemu=qcow.qemu_version("backup")),
     )
-
-
-def verification(work: Work, plan: Plan, verified: str) -> dict[str, object]:
-    """The manifest's fields about it."""
-    since = backups_since_full_check(work.settings, plan, verified)
-    return {"verified": verified, "backups_since_full_check": since}
 
 
 def _link(source: Path, target: Path, minimum: int) -> None:

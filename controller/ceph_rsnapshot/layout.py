@@ -32,11 +32,21 @@ class Place:
     def manifest(self, folder: Path) -> Path:
         return folder / f"{self.stem}.json"
 
+    def digests(self, folder: Path) -> Path:
+        return folder / f"{self.stem}.digests"
+
     def days(self) -> list[int]:
         """Numbers of the rotation folders that exist, ascending."""
         pattern = re.compile(re.escape(self.interval) + r"\.(\d+)")
         matches = (pattern.fullmatch(path.name) for path in self.root.iterdir() if path.is_dir())
         return sorted(int(match.group(1)) for match in matches if match)
+
+    def readable(self, folder: Path) -> Manifest | None:
+        """The manifest in ``folder``, if there is one that can be read."""
+        try:
+            return read_manifest(self.manifest(folder))
+        except (FileNotFoundError, ManifestUnreadable):
+            return None
 
     def complete(self, folder: Path) -> Manifest | None:
         """The manifest in ``folder`` if the qcow2 that it describes lies beside it in full length."""

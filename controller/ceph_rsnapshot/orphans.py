@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ceph_rsnapshot import rotation
+from ceph_rsnapshot import rotation, verdicts
 from ceph_rsnapshot.context import Context
 from ceph_rsnapshot.layout import Place, known_images
 from ceph_rsnapshot.report import OrphanReport, OrphanResult, error_record
@@ -109,5 +109,6 @@ def _remove_if_empty(place: Place) -> bool:
     for day in days:
         day.rmdir()
     unmark(place)
+    verdicts.remove(place)
     folders.remove_empty(place.root, place.root.parent)
     return True

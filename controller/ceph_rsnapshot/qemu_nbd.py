@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from ceph_rsnapshot.nbd_client import connect
 from ceph_rsnapshot_common import servers
 from ceph_rsnapshot_common.commands import find_tool
 
@@ -16,22 +18,38 @@ _READY_SECONDS = 60.0
 
 
 @contextmanager
-def serve(path: Path, folder: Path, *, writable: bool = False) -> Iterator[Path]:
+def serve(
+    path: Path, folder: Path, *, writable: bool = False, name: str = "qcow", pass_fds: Sequence[int] = ()
+) -> Iterator[Path]:
     """The address of a server for ``path``, which ends with the block.
 
     Args:
         writable: what is written lasts only when the file has been synced after the end of the block.
         folder: a private one, for socket and output.
+        name: of the socket; another one for each server that runs at the same time.
+        pass_fds: open files that it gets, if ``path`` is one of them (/proc/self/fd).
 
     Raises:
         CommandFailed: qemu-nbd did not start, for example because the file is damaged.
     """
-    address, log = folder / "qcow.sock", folder / LOG
+    address, log = folder / f"{name}.sock", folder / LOG
     for leftover in (address, log):
         leftover.unlink(missing_ok=True)
     # zeros are not stored; nothing is flushed here, because the caller makes the finished file last
     how = ["--discard=unmap", "--detect-zeroes=unmap", "--cache=unsafe"] if writable else ["--read-only"]
     options = [*how, "--persistent", "--format=qcow2", f"--socket={address}"]
     argv = [find_tool("qemu-nbd", "backup"), *options, "--", str(path)]
-    with servers.running(argv, node="backup", log=log, ready=lambda: servers.greets(address), timeout=_READY_SECONDS):
+    ready = lambda: servers.greets(address)  # noqa: E731
+    with servers.running(argv, node="backup", log=log, ready=ready, timeout=_READY_SECONDS, pass_fds=pass_fds):
         yield address
+
+
+@contextmanager
+def opened(path: Path, folder: Path, what: str, *, name: str = "qcow", pass_fds: Sequence[int] = ()) -> Iterator[Any]:
+    """A libnbd handle on the content of ``path``, read-only; see `serve` and `connect`.
+
+    Raises:
+        CommandFailed, NbdFailed
+    """
+    with serve(path, folder, name=name, pass_fds=pass_fds) as address, connect(address, what) as handle:
+        yield handle

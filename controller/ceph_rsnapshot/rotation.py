@@ -68,6 +68,8 @@ def _arrived(place: Place, expected: Manifest | None) -> list[Path]:
     """The files in ``.sync``, which must be what was sent."""
     arrived = sorted(path.name for path in place.sync.iterdir()) if place.sync.is_dir() else []
     files = [] if expected is None else [place.manifest(place.sync), place.qcow(place.sync)]
+    if expected and expected.digests:  # those of a staged backup are made here, after it has arrived
+        files.append(place.digests(place.sync))
     if arrived != sorted(path.name for path in files):
         raise TransferFailed(path=place.sync, reason=f"holds {arrived or 'nothing'} after rsnapshot sync")
     if expected is not None and place.complete(place.sync) != expected:

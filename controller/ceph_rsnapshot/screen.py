@@ -135,12 +135,17 @@ class _Lines(Observer):
         print(text, file=self._stream, flush=True)
 
 
+def bytes_progress(console: Console) -> Progress:
+    """Bars with amounts and remaining time, which go when they end."""
+    columns = (TextColumn("{task.description}"), BarColumn(), _Amount(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True)
+
+
 class _Bars(Observer):
     """A bar for the run, and one for the image with bytes, rate and remaining time."""
 
     def __init__(self, console: Console) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), _Amount(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=console, transient=True)
+        self._progress = bytes_progress(console)
         self._run = self._progress.add_task("connecting", total=None, unit="images")
         self._image = self._progress.add_task("", visible=False, unit="bytes")
         self._name = ""
@@ -176,7 +181,7 @@ class _Amount(ProgressColumn):
     def render(self, task: Task) -> Text:
         if task.total is None:
             return Text("")
-        if task.fields["unit"] == "images":
+        if task.fields.get("unit") == "images":
             return Text(f"{task.completed:.0f}/{task.total:.0f} images")
         rate = f" {format_size(task.speed)}/s" if task.speed else ""
         return Text(f"{format_size(task.completed)}/{format_size(task.total)}{rate}")

@@ -6,13 +6,13 @@ import logging
 
 from ceph_rsnapshot import rotation
 from ceph_rsnapshot.base import Plan
-from ceph_rsnapshot.landing import land_unchanged, verification
+from ceph_rsnapshot.examine import examine_whole
+from ceph_rsnapshot.landing import land_unchanged
 from ceph_rsnapshot.rsnapshot import Source, configured
-from ceph_rsnapshot.verify import verify
 from ceph_rsnapshot.work import Work
 from ceph_rsnapshot_common import folders
 from ceph_rsnapshot_common.errors import CephRsnapshotError, ContentDiffers, TransferFailed
-from ceph_rsnapshot_common.manifest import Manifest
+from ceph_rsnapshot_common.manifest import Manifest, render
 from ceph_rsnapshot_common.records import Exported
 
 _logger = logging.getLogger(__name__)
@@ -51,12 +51,13 @@ def _land(work: Work, plan: Plan, exported: Exported, folder: str, manifest: Man
     def verify_arrived() -> None:
         nonlocal final
         try:
-            verified = verify(work, plan, place.qcow(place.sync), exported.allocated)
+            sync = place.sync
+            examined = examine_whole(work, plan, place.qcow(sync), place.digests(sync), exported.allocated)
         except ContentDiffers:
             place.qcow(place.sync).unlink()
             raise
-        final = final.model_copy(update=verification(work, plan, verified))
-        folders.write_durably(place.manifest(place.sync), final.model_dump_json(indent=2) + "\n")
+        final = final.model_copy(update=examined)
+        folders.write_durably(place.manifest(place.sync), render(final))
         work.show("rsnapshot")
 
     work.show("rsnapshot")

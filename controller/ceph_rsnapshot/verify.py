@@ -1,152 +1,243 @@
-"""A backup is compared with the snapshot that it is of: both ends read and hash, and only digests cross the network."""
+"""Finished backups are verified: their structure, their content by its digests, and the snapshot while Ceph has it."""
 
 from __future__ import annotations
 
-import random
-from collections import deque
-from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+import os
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, ExitStack
+from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
-from ceph_rsnapshot import qemu_nbd
-from ceph_rsnapshot.base import Plan
-from ceph_rsnapshot.nbd_client import connect, data_extents
-from ceph_rsnapshot.work import Work
-from ceph_rsnapshot_common.digest import digest
-from ceph_rsnapshot_common.errors import ContentDiffers
-from ceph_rsnapshot_common.ranges import Range, Ranges, clipped, gaps, union
-from ceph_rsnapshot_common.records import DigestRequest
+from pydantic import BaseModel, ConfigDict
 
-_SAMPLE_PIECE = 64 * 1024
-_GROUP_BYTES = 4 * 1024**2
-_GROUP_RANGES = 256
-_BATCH_GROUPS = 64
-_PIECE = 1024**2
-_ZEROS = bytes(_PIECE)
+from ceph_rsnapshot import digest_file, qemu_nbd, verdicts
+from ceph_rsnapshot.backups import Backup
+from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, AgentConnection
+from ceph_rsnapshot.held import Held, hold
+from ceph_rsnapshot.nbd_client import data_extents
+from ceph_rsnapshot.read_ahead import read_ahead
+from ceph_rsnapshot.source_check import SourceCheck
+from ceph_rsnapshot.verdicts import Verdict
+from ceph_rsnapshot_common import folders, qcow
+from ceph_rsnapshot_common.block_digests import BLOCK, PIECE
+from ceph_rsnapshot_common.errors import (
+    BackupDamaged,
+    CommandFailed,
+    ContentDiffers,
+    ImageGone,
+    NbdFailed,
+    PoolNotFound,
+    SnapshotGone,
+)
+from ceph_rsnapshot_common.manifest import Manifest
+from ceph_rsnapshot_common.names import Pool
+from ceph_rsnapshot_common.ranges import Ranges, clipped, union
+from ceph_rsnapshot_common.records import SnapshotRequest
+from ceph_rsnapshot_common.settings import Settings
 
-Group = tuple[Range, ...]
-Asked = tuple[tuple[Group, ...], Callable[[], tuple[str, ...]]]
+Progress = Callable[[str, str, int, int], None]
+"""Gets the name of what is worked on, the stage, and bytes done and in all."""
+
+_SHOWN_BLOCKS = 5
 
 
-def verify(work: Work, plan: Plan, path: Path, written: Iterable[Range]) -> str:
-    """Compare ``path`` with the snapshot as VERIFY says; returns what was compared: ``none``, ``changed`` or ``full``.
+class Verified(BaseModel):
+    """The verification of one backup.
 
-    Args:
-        written: what was written into the file.
-
-    Raises:
-        ContentDiffers: it does not hold what the snapshot holds.
+    Attributes:
+        problems: what is wrong; each begins with the part that it is about: ``manifest``, ``qcow2``, ``header``,
+            ``digests``, ``content`` or ``source``. None: it is good as far as could be checked.
+        notes: what could not be checked, and why.
+        against_source: whether it was compared with the snapshot in Ceph.
     """
-    how = _how(work, plan)
-    if how == "none":
-        return how
-    size = work.snapshot.size
-    if how == "full":
-        wanted = Ranges(work.context.agent.client().extents(work.request, work.show_status).allocated)
-    else:
-        wanted = union(written, sample(size, work.settings.verify_sample))
-    asked = _ask(work, clipped(wanted, size))
-    with qemu_nbd.serve(path, work.context.folder) as address, connect(address, "verifying") as handle:
-        _compare(work, handle, asked, wanted.bytes)
-        if how == "full":
-            _expect_zeros(work, handle, gaps(wanted, size))
-    return how
+
+    model_config = ConfigDict(frozen=True)
+
+    backup: Backup
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    against_source: bool = False
+    seconds: float = 0
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
 
 
-def _how(work: Work, plan: Plan) -> str:
-    wanted = work.settings.verify
-    return "full" if wanted == "changed" and plan.full_check_in == 0 else wanted
+class VerifyReport(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    backups: tuple[Verified, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(each.ok for each in self.backups)
 
 
-def sample(size: int, amount: int) -> Iterator[Range]:
-    """Random pieces of ``amount`` bytes in all, one in each of equal parts of the image; all of a small image."""
-    count = amount // _SAMPLE_PIECE
-    if size <= amount:
-        yield from [(0, size)] if size else []
-        return
-    part = size // count if count else 0
-    for number in range(count):
-        yield number * part + random.randrange(part - _SAMPLE_PIECE + 1), _SAMPLE_PIECE  # noqa: S311
+class Verifier:
+    """Verifies one backup after the other; a file that several days share (hard links) is read once."""
+
+    def __init__(self, settings: Settings, folder: Path, agent: AgentConnection | None, progress: Progress) -> None:
+        """``agent`` None: without the source."""
+        self._settings, self._folder, self._agent, self._progress = settings, folder, agent, progress
+        self._known: dict[tuple[object, ...], list[str]] = {}
+
+    def verify(self, backup: Backup) -> Verified:
+        """Raises: AgentUnreachable, ClusterUnreachable and whatever else keeps the source from being read."""
+        started = datetime.now(timezone.utc)
+        problems, notes, compared = self._examine(backup)
+        ended = datetime.now(timezone.utc)
+        if backup.manifest:
+            verdict = Verdict(at=ended, ok=not problems, against_source=compared, problems=tuple(problems))
+            verdicts.write(backup.place, {verdicts.key(backup.manifest): verdict})
+        return Verified(
+            backup=backup,
+            problems=tuple(problems),
+            notes=tuple(notes),
+            against_source=compared,
+            seconds=round((ended - started).total_seconds(), 3),
+        )
+
+    def _examine(self, backup: Backup) -> tuple[list[str], list[str], bool]:
+        """Problems, notes, and whether the source was compared."""
+        problems = [_part(backup.problem)] if backup.problem else []
+        try:
+            with hold(backup) as held:
+                problems += self._check_files(held)
+                notes = ["it has no digests: only its structure was checked"] if _has_no_digests(backup) else []
+                if problems or not backup.manifest:
+                    return problems, notes, False
+                compared, note = self._compare_source(held, backup.manifest, problems)
+                return problems, notes + note, compared
+        except BackupDamaged as error:
+            if not problems:
+                problems.append(error.data["reason"])
+            return problems, [], False
+
+    def _check_files(self, held: Held) -> list[str]:
+        """Problems of the files themselves."""
+        status = os.fstat(held.descriptor)
+        root = held.backup.manifest.digests.root if held.backup.manifest and held.backup.manifest.digests else None
+        key = (status.st_dev, status.st_ino, root)
+        if key not in self._known:
+            self._known[key] = self._structure(held) or self._content(held)
+        elif root and (bad := _digests_problem(held, root)):
+            return [bad]
+        return self._known[key]
+
+    def _structure(self, held: Held) -> list[str]:
+        self._show(held.backup, "checking")
+        digests = held.backup.manifest.digests if held.backup.manifest else None
+        if digests and digest_file.of_header(held.descriptor) != digests.header:
+            return ["header: how the qcow2 begins is not as it was made"]
+        try:
+            qcow.check(held.qcow, "backup", held.pass_fds)
+        except CommandFailed as error:
+            return [f"qcow2: qemu-img check: {error}"]
+        return []
+
+    def _content(self, held: Held) -> list[str]:
+        manifest = held.backup.manifest
+        if manifest is None or manifest.digests is None:
+            return []
+        bad = _digests_problem(held, manifest.digests.root)
+        if bad:
+            return [bad]
+        assert held.digests is not None
+        try:
+            with folders.temporary(f"{self._folder}/content_") as folder:
+                found = folder / "digests"
+                self._digest(held, manifest.size, found)
+                with found.open("rb") as ours:
+                    blocks = list(digest_file.differences(held.digests, ours.fileno()))
+        except (CommandFailed, NbdFailed) as error:
+            return [f"qcow2: it can't be read: {error}"]
+        if not blocks:
+            return []
+        places = ", ".join(str(block) for block in blocks[:_SHOWN_BLOCKS]) + (", ..." if blocks[_SHOWN_BLOCKS:] else "")
+        return [f"content: {len(blocks)} blocks of {BLOCK} bytes are not as they were backed up, at {places}"]
+
+    def _digest(self, held: Held, size: int, target: Path) -> None:
+        """The digests of what the qcow2 holds now."""
+        with self._opened(held) as handle, digest_file.new(target, size) as making:
+            present = Ranges(data_extents(handle, 0, size), grain=PIECE)
+            done = 0
+            for offset, content in read_ahead(handle, clipped(present, size)):
+                making.add(offset, content)
+                done += len(content)
+                self._show(held.backup, "reading", done, present.bytes)
+
+    def _compare_source(self, held: Held, manifest: Manifest, problems: list[str]) -> tuple[bool, list[str]]:
+        """Whether the snapshot was compared, and why not; adds to ``problems``."""
+        if self._agent is None:
+            return False, []
+        client = self._agent.client()
+        request = _request(manifest)
+        ask = partial(self._show, held.backup, "comparing with Ceph")
+        try:
+            allocated = client.extents(request, lambda status: ask(status.done, status.total)).allocated
+            with self._opened(held) as handle:
+                wanted = union(allocated, data_extents(handle, 0, manifest.size))
+                SourceCheck(client, request, manifest.size, ask).compare(handle, wanted, lambda *_: None)
+        except (SnapshotGone, ImageGone, PoolNotFound) as error:
+            return False, [f"not compared with Ceph: {error}"]
+        except ContentDiffers as error:
+            problems.append(f"source: {error}")
+        return True, []
+
+    def _opened(self, held: Held) -> AbstractContextManager[Any]:
+        return qemu_nbd.opened(held.qcow, self._folder, "reading the backup", pass_fds=held.pass_fds)
+
+    def _show(self, backup: Backup, stage: str, done: int = 0, total: int = 0) -> None:
+        self._progress(backup.name, stage, done, total)
 
 
-def _ask(work: Work, ranges: Iterable[Range]) -> Iterator[Asked]:
-    """Batches with the agent's digests to come; it begins now, and is always a batch ahead: both ends work at once."""
-    client = work.context.agent.client()
-    asked = ((batch, client.digests(DigestRequest(snapshot=work.request, groups=batch))) for batch in batches(ranges))
-    ahead = deque(islice(asked, 1))
-
-    def one_by_one() -> Iterator[Asked]:
-        for each in asked:
-            ahead.append(each)
-            yield ahead.popleft()
-        yield from ahead
-
-    return one_by_one()
-
-
-def _compare(work: Work, handle: Any, asked: Iterable[Asked], total: int) -> None:
-    buffer, done = memoryview(bytearray(_GROUP_BYTES)), 0
-    for groups, theirs in asked:
-        work.show("verifying", done, total)
-        ours = [digest([_read(handle, buffer, group)]) for group in groups]
-        for group, their, our in zip(groups, theirs(), ours):
-            if their != our:
-                _differs(work, group[0][0], sum(group[-1]) - group[0][0])
-        done += sum(length for group in groups for _, length in group)
+def verify_all(
+    settings: Settings,
+    backups: Iterable[Backup],
+    source: bool,
+    progress: Progress,
+    on_verified: Callable[[Verified], None],
+) -> VerifyReport:
+    """Verify ``backups``; see `ceph_rsnapshot.verify`."""
+    done = []
+    with ExitStack() as stack:
+        folder = stack.enter_context(folders.temporary(RUN_FOLDER_PREFIX))
+        agent = stack.enter_context(AgentConnection(settings, folder)) if source else None
+        verifier = Verifier(settings, folder, agent, progress)
+        for backup in backups:
+            done.append(verifier.verify(backup))
+            on_verified(done[-1])
+    return VerifyReport(backups=tuple(done))
 
 
-def _read(handle: Any, buffer: memoryview, group: Group) -> memoryview:
-    """The bytes of a group, one range after the other; all reads are under way at once."""
-    cookies, at = [], 0
-    for start, count in chain.from_iterable(_cut(*each) for each in group):
-        cookies.append(handle.aio_pread(buffer[at : at + count], start))
-        at += count
-    for cookie in cookies:
-        while not handle.aio_command_completed(cookie):
-            handle.poll(-1)
-    return buffer[:at]
+def not_verified_since(backups: Iterable[Backup], age: timedelta) -> list[Backup]:
+    """Those whose last good verification is older than ``age``, or that have none."""
+    limit = datetime.now(timezone.utc) - age
+    return [each for each in backups if not each.verdict or not each.verdict.ok or each.verdict.at < limit]
 
 
-def batches(ranges: Iterable[Range]) -> Iterator[tuple[Group, ...]]:
-    """Groups of ranges to be hashed together, in batches of about 256 MiB for one request to the agent."""
-    batch: list[Group] = []
-    for group in _groups(ranges):
-        batch.append(group)
-        if len(batch) == _BATCH_GROUPS:
-            yield tuple(batch)
-            batch = []
-    if batch:
-        yield tuple(batch)
+def _has_no_digests(backup: Backup) -> bool:
+    return backup.manifest is not None and backup.manifest.digests is None
 
 
-def _groups(ranges: Iterable[Range]) -> Iterator[Group]:
-    group: list[Range] = []
-    left = _GROUP_BYTES
-    for offset, length in ranges:
-        for start, count in _cut(offset, length, _GROUP_BYTES):
-            if count > left or len(group) == _GROUP_RANGES:
-                yield tuple(group)
-                group, left = [], _GROUP_BYTES
-            group.append((start, count))
-            left -= count
-    if group:
-        yield tuple(group)
+def _part(problem: str) -> str:
+    return f"{'manifest' if 'manifest' in problem else 'qcow2'}: {problem}"
 
 
-def _cut(offset: int, length: int, most: int = _PIECE) -> Iterator[Range]:
-    return ((start, min(most, offset + length - start)) for start in range(offset, offset + length, most))
+def _digests_problem(held: Held, root: str) -> Optional[str]:
+    if held.digests is None:
+        return "digests: the file is missing"
+    return None if digest_file.root(held.digests) == root else "digests: the file is not as it was made"
 
 
-def _expect_zeros(work: Work, handle: Any, ranges: Iterable[Range]) -> None:
-    """Everything that Ceph holds nothing for must read as zeros; what the qcow2 has no data for does."""
-    for offset, length in ranges:
-        for start, count in chain.from_iterable(_cut(*each) for each in data_extents(handle, offset, length)):
-            if handle.pread(count, start) != _ZEROS[:count]:
-                _differs(work, start, count)
-
-
-def _differs(work: Work, offset: int, length: int) -> None:
-    raise ContentDiffers(
-        pool=work.listing.pool, image=work.image.name, snapshot=work.snapshot.name, offset=offset, length=length
+def _request(manifest: Manifest) -> SnapshotRequest:
+    return SnapshotRequest(
+        pool=Pool(pool=manifest.pool, namespace=manifest.namespace),
+        image=manifest.image,
+        image_id=manifest.image_id,
+        snapshot=manifest.snapshot,
+        snapshot_id=manifest.snapshot_id,
     )

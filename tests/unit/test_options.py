@@ -9,7 +9,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from ceph_rsnapshot import cli
+from ceph_rsnapshot.cli.parser import COMMANDS, command_parsers, make_parser
+from ceph_rsnapshot.cli.settings import text_of
 from ceph_rsnapshot.report import RunReport
 from ceph_rsnapshot_common.arguments import keys_with_flags
 from ceph_rsnapshot_common.config import load
@@ -38,12 +39,19 @@ def test_every_option_is_in_the_reference_with_its_flags() -> None:
 
 
 def test_every_flag_of_the_table_is_on_the_command_line() -> None:
-    options = {flag for action in cli._parser()._actions for flag in action.option_strings}
+    options = {flag for action in make_parser()._actions for flag in action.option_strings}
     fields: dict[str, Any] = dict(Settings.model_fields)
     wanted = {flag for key in keys_with_flags() for flag in fields[key].json_schema_extra["flags"]}
     assert wanted <= options
     named = "-c -p -v -k -e -n --host --image-re --snap-date --noop --no-rotate-orphans --printsettings --json --force"
     assert set(named.split()) <= options
+
+
+def test_every_command_has_a_help_with_examples() -> None:
+    parsers = command_parsers(make_parser())
+    assert tuple(parsers) == COMMANDS
+    for name, parser in parsers.items():
+        assert f"\n  ceph_rsnapshot {name}" in parser.format_help()
 
 
 @pytest.mark.parametrize("sample", ["agent", "controller"])
@@ -75,7 +83,7 @@ def test_printed_settings_are_a_configuration_file(tmp_path: Path) -> None:
     path.write_text('POOL: [a, b/c]\nEXTRA_LONG_ARGS: "foo,bar=1"\nSNAP_NAMING_DATE_FORMAT: "%d %m"\n')
     loaded = load(path)
     printed = tmp_path / "printed.yaml"
-    printed.write_text(cli._settings_text(loaded, as_json=False))
+    printed.write_text(text_of(loaded, as_json=False))
     assert load(printed).settings == loaded.settings
     assert len(yaml.safe_load(printed.read_text())) == len(Settings.model_fields)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ceph_rsnapshot.verify import batches, sample
-from ceph_rsnapshot_common.ranges import Range, Ranges, clipped, gaps, union
+from ceph_rsnapshot.examine import sample
+from ceph_rsnapshot.source_check import batches
+from ceph_rsnapshot_common.ranges import Range, Ranges, clipped, union
 
 MIB = 1024 * 1024
 many = st.lists(st.tuples(st.integers(0, 500), st.integers(1, 30)), max_size=30)
@@ -24,11 +25,15 @@ def test_a_union_is_exact_and_ascending(ranges: list[Range]) -> None:
 
 
 @given(many, st.integers(1, 600))
-def test_gaps_are_the_rest(ranges: list[Range], size: int) -> None:
-    merged = union(ranges)
-    inside = _bytes_of(list(clipped(merged, size)))
+def test_what_is_clipped_lies_in_the_image(ranges: list[Range], size: int) -> None:
+    inside = _bytes_of(list(clipped(union(ranges), size)))
     assert inside == _bytes_of(ranges) & set(range(size))
-    assert _bytes_of(list(gaps(merged, size))) == set(range(size)) - inside
+
+
+@given(many, st.integers(1, 8))
+def test_widened_ranges_are_whole_grains(ranges: list[Range], grain: int) -> None:
+    whole = {position // grain for position in _bytes_of(ranges)}
+    assert _bytes_of(list(union(ranges, grain=grain))) == {at for at in range(600) if at // grain in whole}
 
 
 def test_too_many_ranges_become_coarser_and_cover_all() -> None:
@@ -41,9 +46,13 @@ def test_too_many_ranges_become_coarser_and_cover_all() -> None:
 @given(st.integers(0, 300 * MIB), st.integers(0, 4 * MIB))
 def test_a_sample_lies_in_the_image(size: int, amount: int) -> None:
     pieces = list(sample(size, amount))
-    assert all(offset >= 0 and offset + length <= size for offset, length in pieces)
+    assert all(offset % 65536 == 0 and 0 <= offset < max(1, size) for offset, _ in pieces)
     assert sum(length for _, length in pieces) == (size if size <= amount else amount // 65536 * 65536)
-    assert len(union(pieces)) <= len(pieces)
+
+
+def test_a_sample_may_take_any_piece() -> None:
+    found = {offset for _ in range(300) for offset, _ in sample(20 * 65536, 5 * 65536)}
+    assert found == {number * 65536 for number in range(20)}
 
 
 @given(st.lists(st.tuples(st.integers(0, 100), st.integers(1, 20)), max_size=600))

@@ -1,0 +1,163 @@
+"""The backups that there are, from the disk alone: no agent and no cluster is asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, Optional
+
+from pydantic import BaseModel, ConfigDict, computed_field
+
+from ceph_rsnapshot import disk_use, verdicts
+from ceph_rsnapshot.layout import Place
+from ceph_rsnapshot.verdicts import Verdict
+from ceph_rsnapshot_common.errors import PathNotUsable
+from ceph_rsnapshot_common.manifest import Manifest, ManifestUnreadable, read_manifest
+from ceph_rsnapshot_common.names import Pool, decode
+from ceph_rsnapshot_common.settings import Settings
+
+_ROTATION = re.compile(r"(\w+)\.(\d+)", re.ASCII)
+
+State = Literal["complete", "verified", "failed", "damaged"]
+
+
+class Backup(BaseModel):
+    """One day of one image.
+
+    Attributes:
+        pool, image: true names; a namespace follows its pool after a slash.
+        interval, number: of the rotation folder, as in ``daily.0``.
+        folder: its path; a rotation moves it.
+        manifest: what it is; None if it can't be read.
+        problem: why it can't be used, as far as that shows without reading its content.
+        alone_bytes: disk that this backup alone holds, and that would be free if it went.
+        verdict: what the last verification found; None if there was none.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    pool: str
+    image: str
+    interval: str
+    number: int
+    folder: Path
+    manifest: Optional[Manifest] = None
+    problem: Optional[str] = None
+    alone_bytes: int = 0
+    verdict: Optional[Verdict] = None
+
+    @property
+    def place(self) -> Place:
+        return Place(self.folder.parent, self.folder.parent.name, self.interval)
+
+    @property
+    def name(self) -> str:
+        """``pool/image@snapshot``, or with the folder's name if the snapshot is not known."""
+        return f"{self.pool}/{self.image}@{self.manifest.snapshot if self.manifest else self.day}"
+
+    @property
+    def day(self) -> str:
+        return f"{self.interval}.{self.number}"
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def state(self) -> State:
+        """``damaged`` (see ``problem``), ``failed`` (its verification), ``verified``, or just ``complete``."""
+        if self.problem:
+            return "damaged"
+        if self.verdict is None:
+            return "complete"
+        return "verified" if self.verdict.ok else "failed"
+
+    @property
+    def taken(self) -> datetime | None:
+        """When the snapshot was made."""
+        return self.manifest.snapshot_created if self.manifest else None
+
+
+def all_backups(settings: Settings) -> Iterator[Backup]:
+    """Every backup under BACKUP_BASE_PATH, by pool and image, the newest first.
+
+    Raises:
+        PathNotUsable: the folder is not there, or can't be read.
+    """
+    base = settings.backup_base_path
+    try:
+        shares = disk_use.shares_extents(base)
+        roots = sorted(_roots(base))
+    except OSError as error:
+        raise PathNotUsable(key="BACKUP_BASE_PATH", path=base, reason=error.strerror) from None
+    for pool, root in roots:
+        yield from _of_image(pool, root, shares)
+
+
+def _roots(base: Path) -> Iterator[tuple[str, Path]]:
+    """Pools (and namespaces) with the folders of their images."""
+    for pool in _folders(base):
+        for folder in _folders(pool):
+            below = _folders(folder)
+            if any(_ROTATION.fullmatch(each.name) for each in below):
+                yield decode(pool.name), folder
+            namespace = str(Pool(pool=decode(pool.name), namespace=decode(folder.name)))
+            for inner in below:
+                if not _ROTATION.fullmatch(inner.name):
+                    yield namespace, inner
+
+
+def _folders(path: Path) -> list[Path]:
+    return [each for each in path.iterdir() if not each.name.startswith(".") and each.is_dir()]
+
+
+def _of_image(pool: str, root: Path, shares: bool) -> Iterator[Backup]:
+    days = sorted(filter(None, (_ROTATION.fullmatch(each.name) for each in _folders(root))), key=_order)
+    if not days:
+        return
+    found = verdicts.read(Place(root, root.name, days[0][1]))
+    image = decode(root.name)
+    for day in days:
+        backup = _read(pool, image, root / day[0], day, shares)
+        if backup is None:
+            continue
+        manifest = backup.manifest
+        image = manifest.image if manifest else image  # a long name is cut in the path
+        update: dict[str, object] = {"image": image}
+        if manifest:
+            update["verdict"] = found.get(verdicts.key(manifest))
+        yield backup.model_copy(update=update)
+
+
+def _order(day: re.Match[str]) -> tuple[str, int]:
+    return day[1], int(day[2])
+
+
+def _read(pool: str, image: str, folder: Path, day: re.Match[str], shares: bool) -> Backup | None:
+    """The backup in a rotation folder; None if the folder is empty (an image that was deleted rolls off so)."""
+    place = Place(folder.parent, folder.parent.name, day[1])
+    manifest, problem, alone = None, None, 0
+    try:
+        manifest = read_manifest(place.manifest(folder))
+    except FileNotFoundError:
+        problem = "the manifest is missing"
+    except ManifestUnreadable as error:
+        problem = f"the manifest can't be read ({str(error).splitlines()[0].partition(': ')[2]})"
+    try:
+        status = place.qcow(folder).stat()
+        alone = disk_use.alone(place.qcow(folder), status, shares)
+        if manifest and status.st_size != manifest.qcow2_file_size:
+            problem = f"the qcow2 has {status.st_size} bytes instead of {manifest.qcow2_file_size}"
+    except FileNotFoundError:
+        if manifest is None and not any(folder.iterdir()):
+            return None
+        problem = "the qcow2 is missing"
+    return Backup(
+        pool=pool,
+        image=image,
+        interval=day[1],
+        number=int(day[2]),
+        folder=folder,
+        manifest=manifest,
+        problem=problem,
+        alone_bytes=alone,
+    )

@@ -1,0 +1,57 @@
+"""``ceph_rsnapshot backup``, which is also what is done without a command."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+
+from ceph_rsnapshot_common import logs
+from ceph_rsnapshot_common.arguments import chosen
+from ceph_rsnapshot_common.config import load
+from ceph_rsnapshot_common.errors import CephRsnapshotError
+from ceph_rsnapshot_common.settings import Settings
+
+_logger = logging.getLogger(__name__)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Back up; with --printsettings only print the settings."""
+    given = vars(arguments)
+    if given.get("printsettings"):
+        from ceph_rsnapshot.cli import settings
+
+        return settings.run(arguments)
+    return _backup(load(arguments.config, chosen(arguments)).settings, given)
+
+
+def _backup(settings: Settings, given: dict[str, object]) -> int:
+    from ceph_rsnapshot import screen
+    from ceph_rsnapshot.api import backup
+    from ceph_rsnapshot.report import report_of_error
+
+    os.umask(0o077)
+    file = None if settings.noop else settings.log_base_path / settings.log_filename
+    logs.set_up(settings.verbose, settings.sh_logging, file, quiet=True)
+    as_json = bool(given.get("json"))
+    try:
+        report = backup(
+            settings,
+            force=bool(given.get("force")),
+            full=bool(given.get("full")),
+            rotate_many_orphans=bool(given.get("rotate_many_orphans")),
+            observer=screen.observer(sys.stderr),
+        )
+    except (CephRsnapshotError, KeyboardInterrupt) as error:
+        # for the log; the terminal gets it when the command ends
+        _logger.warning("the run ended early: %s", error)
+        if as_json and isinstance(error, CephRsnapshotError):
+            print(report_of_error(settings.ceph_host, error).model_dump_json(indent=2))
+        raise
+    screen.log_report(report)
+    if as_json:
+        print(report.model_dump_json(indent=2))
+    else:
+        screen.print_report(report)
+    return report.exit_code

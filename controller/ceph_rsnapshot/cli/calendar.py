@@ -1,0 +1,78 @@
+"""The calendar of backups: a line for each image, a column for each day, so that a gap jumps out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime, timedelta
+from itertools import groupby
+
+from rich.cells import cell_len
+
+from ceph_rsnapshot.backups import Backup
+from ceph_rsnapshot.tables import Paint, fitted, marks
+
+_MARKS = {"complete": "●", "verified": "✓", "failed": "✗", "damaged": "✗", "missing": "·"}
+_ASCII = {"complete": "o", "verified": "v", "failed": "X", "damaged": "X", "missing": "."}
+_STYLES = {"complete": "", "verified": "green", "failed": "red", "damaged": "red", "missing": "yellow"}
+_WORSE = ("complete", "verified", "damaged", "failed")
+_CELL = 3
+_MOST_DAYS = 62
+
+
+def calendar(backups: Sequence[Backup], colours: Paint, limit: int | None, today: date | None = None) -> Iterator[str]:
+    """The lines of the calendar; days are those on which the snapshots were taken, in local time."""
+    images = {
+        f"{pool}/{image}": _states(group)
+        for (pool, image), group in groupby(backups, key=lambda each: (each.pool, each.image))
+    }
+    names = min(max(map(cell_len, images)), 60 if limit is None else max(12, limit // 3))
+    days = _days(images.values(), {backup.interval for backup in backups}, today or datetime.now().astimezone().date())
+    room = _MOST_DAYS if limit is None else max(1, (limit - names) // _CELL)
+    left_out, days = days[:-room], days[-room:]
+    yield from _header(days, names, colours)
+    symbols = _MARKS if marks(sys.stdout) else _ASCII
+    for image, states in images.items():
+        cells = (_cell(states, day, symbols, colours) for day in days)
+        label = fitted(image, names)
+        yield f"{label}{' ' * (names - cell_len(label))}{''.join(cells)}".rstrip()
+    legend = ("complete", "verified", "failed", "missing")
+    yield "   ".join(f"{colours(symbols[each], _STYLES[each])} {each}" for each in legend)
+    if left_out:
+        yield colours(f"{len(left_out)} earlier days don't fit and are left out", "dim")
+
+
+def _states(backups: Iterator[Backup]) -> dict[date, str]:
+    """The state of each day; of several backups of one day the worst one counts."""
+    found: dict[date, str] = {}
+    for backup in backups:
+        if backup.taken:
+            day = backup.taken.astimezone().date()
+            found[day] = max(found.get(day, _WORSE[0]), backup.state, key=_WORSE.index)
+    return found
+
+
+def _days(images: object, intervals: set[str], today: date) -> list[date]:
+    """Every day from the first backup to today; for other intervals than days, those that there are."""
+    known = sorted({day for states in images for day in states})  # type: ignore[attr-defined]
+    if not known:
+        return [today]
+    if intervals != {"daily"}:
+        return known
+    # a day is missing only when it is over: today's backups may still come
+    last = max(known[-1], today - timedelta(days=1))
+    return [known[0] + timedelta(days=number) for number in range((last - known[0]).days + 1)]
+
+
+def _header(days: Sequence[date], names: int, colours: Paint) -> Iterator[str]:
+    months = ""
+    for month, group in groupby(days, key=lambda day: f"{day:%b %Y}"):
+        space = len(list(group)) * _CELL
+        months += f" {month if space > len(month) else month[:3] if space > 3 else ''}".ljust(space)[:space]
+    yield colours((" " * names + months).rstrip(), "dim")
+    yield colours(" " * names + "".join(f"{day.day:{_CELL}}" for day in days), "dim")
+
+
+def _cell(states: dict[date, str], day: date, symbols: dict[str, str], colours: Paint) -> str:
+    state = states.get(day, "missing")
+    return " " * (_CELL - 1) + colours(symbols[state], _STYLES[state])

@@ -1,0 +1,34 @@
+"""``ceph_rsnapshot settings``: the settings in effect, and where each comes from."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from ceph_rsnapshot_common.arguments import chosen
+from ceph_rsnapshot_common.config import Loaded, load
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print them as YAML, or as JSON."""
+    loaded = load(arguments.config, chosen(arguments))
+    print(text_of(loaded, bool(vars(arguments).get("json"))), end="")
+    return 0
+
+
+def text_of(loaded: Loaded, as_json: bool) -> str:
+    """The settings as YAML that may be used as a configuration file, or as JSON."""
+    if as_json:
+        return loaded.settings.model_dump_json(indent=2) + "\n"
+    lines = [f"# from {loaded.path or 'no file: defaults and flags only'}\n"]
+    for key, value in loaded.settings.model_dump(mode="json").items():
+        text = json.dumps(_plain(key, value), ensure_ascii=False)  # JSON is YAML too
+        lines.append(f"{key.upper()}: {text}  # {loaded.origins.get(key, 'default')}\n")
+    return "".join(lines)
+
+
+def _plain(key: str, value: object) -> object:
+    """The value as it would stand in the file."""
+    if key == "pool" and isinstance(value, list):
+        return [f"{item['pool']}/{item['namespace']}".rstrip("/") for item in value]
+    return ",".join(value) if key == "extra_long_args" and isinstance(value, list) else value

@@ -1,0 +1,65 @@
+"""``ceph_rsnapshot verify``."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from datetime import timedelta
+
+from ceph_rsnapshot.api import verify
+from ceph_rsnapshot.cli.bars import bar
+from ceph_rsnapshot.tables import paint
+from ceph_rsnapshot.verify import Verified
+from ceph_rsnapshot_common import logs
+from ceph_rsnapshot_common.config import load
+from ceph_rsnapshot_common.errors import ConfigError
+
+_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Verify; exit 1 if a backup is not good."""
+    given = vars(arguments)
+    settings = load(arguments.config).settings
+    if (arguments.which is None) != bool(given.get("all")):
+        raise ConfigError(path="verify", problems="name what to verify, or give --all")
+    since = _age(str(given["since_verified"])) if "since_verified" in given else None
+    logs.set_up(settings.verbose, settings.sh_logging, quiet=True)
+    as_json = bool(given.get("json"))
+    with bar(sys.stderr) as show:
+        report = verify(
+            settings,
+            arguments.which,
+            not_verified_for=since,
+            source=bool(given.get("source")),
+            progress=show,
+            on_verified=(lambda _: None) if as_json else _print,
+        )
+    if as_json:
+        print(report.model_dump_json(indent=2))
+    elif not report.backups:
+        print("nothing to verify")
+    else:
+        bad = sum(not each.ok for each in report.backups)
+        print(f"{len(report.backups)} verified, {bad} bad")
+    return 0 if report.ok else 1
+
+
+def _print(verified: Verified) -> None:
+    colours, backup = paint(sys.stdout), verified.backup
+    result = colours("good", "green") if verified.ok else colours("BAD", "red")
+    source = ", the same as in Ceph" if verified.ok and verified.against_source else ""
+    print(f"{backup.name} ({backup.day}): {result}{source}")
+    for note in verified.notes:
+        print(f"  {note}")
+    for problem in verified.problems:
+        print(f"  {problem}", file=sys.stdout)
+    sys.stdout.flush()
+
+
+def _age(text: str) -> timedelta:
+    match = re.fullmatch(r"(\d+)\s*([hdw])", text.strip())
+    if not match:
+        raise ConfigError(path="--since-verified", problems=f"{text!r} is no age: write 12h, 7d or 2w")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})

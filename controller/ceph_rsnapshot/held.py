@@ -1,0 +1,70 @@
+"""A backup that is being read: its files are open, so that a rotation may move or delete their names meanwhile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ceph_rsnapshot.backups import Backup
+from ceph_rsnapshot_common.errors import BackupDamaged
+
+
+@dataclass(frozen=True)
+class Held:
+    """Open files: ``qcow`` is for programs that get ``pass_fds``; ``digests`` is None if there are none."""
+
+    backup: Backup
+    descriptor: int
+    digests: int | None
+
+    @property
+    def qcow(self) -> Path:
+        return Path(f"/proc/self/fd/{self.descriptor}")
+
+    @property
+    def pass_fds(self) -> tuple[int, ...]:
+        return (self.descriptor,)
+
+
+@contextmanager
+def hold(backup: Backup) -> Iterator[Held]:
+    """Open the files of ``backup``, wherever a rotation has moved it since it was listed.
+
+    Raises:
+        BackupDamaged: its qcow2 is not there any more, or can't be read.
+    """
+    place = backup.place
+    with ExitStack() as stack:
+        folder = stack.enter_context(_opened(_where(backup), os.O_RDONLY | os.O_DIRECTORY))
+        try:
+            qcow = stack.enter_context(_opened(place.qcow(Path()), os.O_RDONLY, folder))
+        except OSError as error:
+            raise BackupDamaged(what=backup.name, reason=f"qcow2: {error.strerror}") from None
+        try:
+            digests = stack.enter_context(_opened(place.digests(Path()), os.O_RDONLY, folder))
+        except FileNotFoundError:
+            digests = None
+        yield Held(backup, qcow, digests)
+
+
+def _where(backup: Backup) -> Path:
+    """The folder that holds this very backup now."""
+    if backup.manifest is None:
+        return backup.folder
+    for number in [backup.number, *backup.place.days()]:
+        folder = backup.place.day(number)
+        if backup.place.readable(folder) == backup.manifest:
+            return folder
+    raise BackupDamaged(what=backup.name, reason="it has rolled off since it was listed")
+
+
+@contextmanager
+def _opened(path: Path, flags: int, folder: int | None = None) -> Iterator[int]:
+    descriptor = os.open(path, flags | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

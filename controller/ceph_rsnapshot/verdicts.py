@@ -1,0 +1,75 @@
+"""What verifications have found, in ``.verified.json`` beside an image's days: days themselves are never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
+
+from ceph_rsnapshot.layout import Place
+from ceph_rsnapshot_common import folders, locks
+from ceph_rsnapshot_common.manifest import Manifest
+
+NAME = ".verified.json"
+_LOCK = ".verified.lock"
+_PATIENCE_SECONDS = 30.0
+
+
+class Verdict(BaseModel):
+    """The last verification of one backup.
+
+    Attributes:
+        at: when it ended.
+        ok: whether the backup was found good.
+        against_source: whether it was compared with the snapshot in Ceph too.
+        problems: what is wrong, each naming the part that it is about.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    at: datetime
+    ok: bool
+    against_source: bool = False
+    problems: tuple[str, ...] = ()
+
+
+_Verdicts = RootModel[dict[str, Verdict]]
+
+
+def key(manifest: Manifest) -> str:
+    """What a backup is known by; no two of an image have ended at the same time."""
+    return manifest.ended.isoformat()
+
+
+def read(place: Place) -> dict[str, Verdict]:
+    """The verdicts on an image's backups, by `key`."""
+    try:
+        return _Verdicts.model_validate_json((place.root / NAME).read_bytes()).root
+    except (FileNotFoundError, ValidationError):
+        return {}
+
+
+def write(place: Place, verdicts: Mapping[str, Verdict]) -> None:
+    """Add ``verdicts`` to those that are there; those on backups that have gone are forgotten.
+
+    Raises:
+        LockHeld: another verification writes there, and does not end.
+        OSError: the file can't be written.
+    """
+    if not place.root.is_dir():
+        return  # the image's last day has gone meanwhile
+    with ExitStack() as stack:
+        mark = place.root / _LOCK
+        locks.hold_patiently(stack, lambda: locks.hold(mark, remove=True), _PATIENCE_SECONDS, lambda _: True)
+        manifests = [place.readable(place.day(number)) for number in place.days()]
+        keys = {key(manifest) for manifest in manifests if manifest}
+        kept = {each: verdict for each, verdict in {**read(place), **verdicts}.items() if each in keys}
+        folders.write_durably(place.root / NAME, _Verdicts(kept).model_dump_json(indent=2) + "\n")
+
+
+def remove(place: Place) -> None:
+    """For an image of which no backup is left."""
+    for name in (NAME, _LOCK):
+        (place.root / name).unlink(missing_ok=True)

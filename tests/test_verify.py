@@ -1,0 +1,242 @@
+"""`ceph_rsnapshot verify`: every kind of damage is found and named, nothing is changed, and no increment builds on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+from ceph_rsnapshot_common.manifest import sealed
+from tests.ceph import MIB
+from tests.site import DAY, Site, contents
+
+NEXT = "2026-01-02"
+
+
+@pytest.fixture
+def backed_up(running: Site) -> Site:
+    """An image ``a`` with a day 0 made in direct mode."""
+    running.pool.create("a", 24 * MIB, seed=70)
+    running.pool.snap("a", DAY)
+    running.configure(TRANSFER_MODE="direct", VERIFY_SAMPLE=0, VERIFY_FULL_EVERY=0)
+    running.backup()
+    return running
+
+
+def _verify(site: Site, *arguments: str, code: int = 0) -> list[dict[str, Any]]:
+    done = site.run("ceph_rsnapshot", "verify", "--json", *arguments, code=code)
+    backups: list[dict[str, Any]] = json.loads(done.stdout)["backups"]
+    return backups
+
+
+@pytest.mark.parametrize("mode", ["staged", "direct"])
+def test_good_backups_are_good_also_against_ceph(running: Site, mode: str) -> None:
+    running.pool.create("a", 24 * MIB + 1234, seed=71)
+    for number, day in enumerate(("2026-01-01", "2026-01-02", "2026-01-03")):
+        if number < 2:
+            running.pool.write("a", seed=72 + number)
+        running.pool.snap("a", day)
+        running.backup("--snap-date", day, "--transfer-mode", mode)
+    before = contents(running.root("a"))
+    results = _verify(running, "--all", "--source")
+    assert [(each["problems"], each["notes"], each["against_source"]) for each in results] == [([], [], True)] * 3
+    after = contents(running.root("a"))
+    assert {name: after[name] for name in before} == before
+    assert running.temporary_folders() == []
+    running.pool.unsnap("a", "2026-01-01")
+    (oldest,) = _verify(running, f"{running.pool}/a@2026-01-01", "--source")
+    assert oldest["problems"] == []
+    assert not oldest["against_source"]
+    assert "no longer exists" in oldest["notes"][0]
+
+
+def _flip(path: Path, at: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        (byte,) = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte ^ 0x10]))
+
+
+def _data_cluster(qcow: Path) -> int:
+    """Where the first data cluster of the file is (qcow2's specification: L1 table, L2 table, cluster)."""
+    text = qcow.read_bytes()
+    (l1,) = struct.unpack_from(">Q", text, 40)
+    (l2,) = struct.unpack_from(">Q", text, l1)
+    l2 &= 0x00FFFFFFFFFFFE00
+    entries = struct.unpack_from(">512Q", text, l2)
+    return int(next(entry & 0x00FFFFFFFFFFFE00 for entry in entries if entry & 0x00FFFFFFFFFFFE00))
+
+
+def _l2_table(qcow: Path) -> int:
+    text = qcow.read_bytes()
+    (l1,) = struct.unpack_from(">Q", text, 40)
+    return int(struct.unpack_from(">Q", text, l1)[0] & 0x00FFFFFFFFFFFE00)
+
+
+def _damage_data(day: Path) -> None:
+    _flip(day / "a.qcow2", _data_cluster(day / "a.qcow2") + 5)
+
+
+def _damage_l2(day: Path) -> None:
+    _flip(day / "a.qcow2", _l2_table(day / "a.qcow2") + 5)
+
+
+def _damage_header(day: Path) -> None:
+    _flip(day / "a.qcow2", 27)
+
+
+def _damage_feature_names(day: Path) -> None:
+    _flip(day / "a.qcow2", 140)
+
+
+def _damage_manifest(day: Path) -> None:
+    _flip(day / "a.json", (day / "a.json").read_text().index('"size"') + 9)
+
+
+def _damage_digests(day: Path) -> None:
+    _flip(day / "a.digests", 20)
+
+
+def _remove_digests(day: Path) -> None:
+    (day / "a.digests").unlink()
+
+
+def _cut_qcow(day: Path) -> None:
+    os.truncate(day / "a.qcow2", (day / "a.qcow2").stat().st_size - 65536)
+
+
+@pytest.mark.parametrize(
+    ("damage", "part"),
+    [
+        (_damage_data, "content: "),
+        (_damage_l2, ("qcow2: ", "content: ")),
+        (_damage_header, "header: "),
+        (_damage_feature_names, "header: "),
+        (_damage_manifest, "manifest: "),
+        (_damage_digests, "digests: "),
+        (_remove_digests, "digests: "),
+        (_cut_qcow, "qcow2: "),
+    ],
+)
+def test_damage_is_found_named_and_is_no_base(
+    backed_up: Site, damage: Callable[[Path], None], part: str | tuple[str, ...]
+) -> None:
+    day = backed_up.root("a") / "daily.0"
+    damage(day)
+    before = contents(day)
+    (result,) = _verify(backed_up, f"{backed_up.pool}/a", code=1)
+    assert result["problems"][0].startswith(part), result["problems"]
+    assert contents(day) == before
+    human = backed_up.run("ceph_rsnapshot", "verify", "--all", code=1).stdout
+    assert "BAD" in human and "1 verified, 1 bad" in human
+    backed_up.pool.write("a", seed=73)
+    backed_up.pool.snap("a", NEXT)
+    report = backed_up.backup("--snap-date", NEXT)["by_name"]["a"]
+    assert report["kind"] == "full", report
+    assert backed_up.same(backed_up.root("a") / "daily.0" / "a.qcow2", "a", NEXT)
+    assert {name: digest for name, (_, digest) in contents(backed_up.root("a") / "daily.1").items()} == {
+        name: digest for name, (_, digest) in before.items()
+    }
+
+
+def test_a_flipped_byte_that_was_not_verified_yet_is_not_laundered(backed_up: Site) -> None:
+    """An increment onto a rotten base keeps the old digests of what it doesn't write: the rot is found later too."""
+    day = backed_up.root("a") / "daily.0"
+    status = (day / "a.qcow2").stat()
+    _damage_data(day)
+    os.utime(day / "a.qcow2", ns=(status.st_atime_ns, status.st_mtime_ns))
+    with backed_up.pool.image("a") as image:
+        image.write(b"new" * 1000, 20 * MIB)
+    backed_up.pool.snap("a", NEXT)
+    assert backed_up.backup("--snap-date", NEXT)["by_name"]["a"]["kind"] == "increment"
+    results = _verify(backed_up, "--all", code=1)
+    assert [[problem.partition(":")[0] for problem in each["problems"]] for each in results] == [["content"]] * 2
+
+
+def test_made_before_there_were_digests(backed_up: Site) -> None:
+    day = backed_up.root("a") / "daily.0"
+    manifest = json.loads((day / "a.json").read_text())
+    for key in ("checksum", "digests"):
+        del manifest[key]
+    (day / "a.json").write_text(json.dumps({**manifest, "manifest_version": 1}))
+    (day / "a.digests").unlink()
+    (result,) = _verify(backed_up, "a")
+    assert result["problems"] == []
+    assert "no digests" in result["notes"][0]
+    (result,) = _verify(backed_up, "a", "--source")
+    assert result["against_source"]
+    backed_up.pool.write("a", seed=74)
+    backed_up.pool.snap("a", NEXT)
+    report = backed_up.backup("--snap-date", NEXT)["by_name"]["a"]
+    assert (report["kind"], "before there were digests" in report["full_because"]) == ("full", True)
+
+
+def test_a_difference_from_ceph_is_found_though_the_digests_agree(backed_up: Site) -> None:
+    """The backup of another snapshot, with good digests, passed off as this one."""
+    backed_up.pool.write("a", seed=75)
+    backed_up.pool.snap("a", NEXT)
+    backed_up.backup("--snap-date", NEXT)
+    newest, older = (backed_up.root("a") / f"daily.{number}" for number in (0, 1))
+    manifest = json.loads((newest / "a.json").read_text())
+    wanted = json.loads((older / "a.json").read_text())
+    del manifest["checksum"]
+    swapped = {**manifest, "snapshot": wanted["snapshot"], "snapshot_id": wanted["snapshot_id"]}
+    (newest / "a.json").write_text(sealed(json.dumps(swapped)))
+    assert _verify(backed_up, "a@daily.0")[0]["problems"] == []
+    (result,) = _verify(backed_up, "a@daily.0", "--source", code=1)
+    assert result["problems"][0].startswith("source: ")
+
+
+def test_since_verified(backed_up: Site) -> None:
+    assert len(_verify(backed_up, "--all", "--since-verified", "7d")) == 1
+    assert _verify(backed_up, "--all", "--since-verified", "7d") == []
+    path = backed_up.root("a") / ".verified.json"
+    path.write_text(path.read_text().replace('"at": "20', '"at": "19'))
+    assert len(_verify(backed_up, "--all", "--since-verified", "7d")) == 1
+    assert "is no age" in backed_up.run("ceph_rsnapshot", "verify", "--all", "--since-verified", "soon", code=2).stderr
+    assert "--all" in backed_up.run("ceph_rsnapshot", "verify", code=2).stderr
+
+
+def test_unknown_names_get_suggestions(backed_up: Site) -> None:
+    def said(which: str) -> str:
+        return backed_up.run("ceph_rsnapshot", "verify", which, code=1).stderr
+
+    assert f"did you mean {backed_up.pool}/a" in said(f"{backed_up.pool}/aa")
+    assert "did you mean 2026-01-01?" in said("a@2026-01-10")
+    assert "did you mean daily.0?" in said("a@daily.7")
+
+
+def test_an_agent_that_is_away_is_no_verdict(backed_up: Site) -> None:
+    backed_up.stop_agent()
+    done = backed_up.run("ceph_rsnapshot", "verify", "a", "--source", code=3)
+    assert "can't be reached" in done.stderr
+    assert not (backed_up.root("a") / ".verified.json").exists()
+    assert len(_verify(backed_up, "a")) == 1
+
+
+def test_a_deleted_image_leaves_no_folder_behind_because_of_verdicts(backed_up: Site) -> None:
+    _verify(backed_up, "a")
+    backed_up.pool.create("b", MIB)
+    backed_up.pool.remove("a")
+    for day in ("2026-01-02", "2026-01-03", "2026-01-04"):
+        backed_up.pool.snap("b", day)
+        backed_up.backup("--snap-date", day)
+    assert not backed_up.root("a").exists()
+
+
+def test_the_verdict_moves_with_its_day(backed_up: Site) -> None:
+    _verify(backed_up, "a")
+    backed_up.pool.write("a", seed=76)
+    backed_up.pool.snap("a", NEXT)
+    backed_up.backup("--snap-date", NEXT)
+    listed = json.loads(backed_up.run("ceph_rsnapshot", "list", "--json").stdout)
+    assert [(each["number"], each["state"]) for each in listed] == [(0, "complete"), (1, "verified")]
+    shutil.rmtree(backed_up.root("a") / "daily.1")
+    _verify(backed_up, "a")
+    assert len(json.loads((backed_up.root("a") / ".verified.json").read_text())) == 1
