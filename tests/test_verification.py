@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import rbd
 
-from ceph_rsnapshot_agent import lending
+from ceph_rsnapshot_agent import lending, nbd
 from ceph_rsnapshot_common.config import load
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.records import ExportRequest
@@ -106,7 +106,8 @@ def test_a_loan_that_is_not_renewed_ends(site: Site, monkeypatch: pytest.MonkeyP
             pool=Pool(pool=site.pool.name), image="a", image_id=image.id(), snapshot=DAY, snapshot_id=snapshot["id"]
         )
     (site.folder / "run").mkdir(mode=0o700)
-    loan = lending.Loan(load(site.config_path, {}).settings, request, 0)
+    settings = load(site.config_path, {}).settings
+    loan = lending.Loan(lambda: nbd.serve(settings, request, str(site.folder / "run" / "nbd_")))
     address = Path(loan.socket())
     assert address.is_socket()
     wait_until(lambda: not loan.open, "the end of the loan")

@@ -1,4 +1,4 @@
-"""`ceph_rsnapshot verify`: every kind of damage is found and named, nothing is changed, and no increment builds on it."""
+"""`ceph_rsnapshot verify`: every kind of damage is found and named, nothing is changed, and none is a base any more."""
 
 from __future__ import annotations
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import AbstractContextManager
+from typing import Callable
 
 from ceph_rsnapshot_agent import nbd
-from ceph_rsnapshot_common.records import ExportRequest
 from ceph_rsnapshot_common.servers import tail
-from ceph_rsnapshot_common.settings import Settings
 
 LEASE_SECONDS = 300.0
 """An export that was not renewed for so long is closed: its controller hangs, or forgot it."""
@@ -17,10 +17,8 @@ LEASE_SECONDS = 300.0
 class Loan:
     """Runs nbdkit in a thread of its own (nbdkit dies with the thread that started it) until `close`."""
 
-    def __init__(self, settings: Settings, request: ExportRequest, unchanged_below: int) -> None:
-        self.request = request
-        self._settings = settings
-        self._unchanged_below = unchanged_below
+    def __init__(self, serve: Callable[[], AbstractContextManager[nbd.Export]]) -> None:
+        self._serve_export = serve
         self._ready, self._ended = threading.Event(), threading.Event()
         self._error: Exception | None = None
         self._socket = ""
@@ -55,8 +53,7 @@ class Loan:
 
     def _serve(self) -> None:
         try:
-            beside = str(self._settings.agent_socket.parent / nbd.FOLDER_PREFIX)
-            with nbd.serve(self._settings, self.request, beside, self._unchanged_below) as export:
+            with self._serve_export() as export:
                 self._socket = str(export.socket)
                 self._ready.set()
                 self._wait()

@@ -13,6 +13,7 @@ from typing import Any, Callable, Optional
 
 from ceph_rsnapshot_agent import bases
 from ceph_rsnapshot_agent.cluster import Cluster, bindings, open_image
+from ceph_rsnapshot_agent.features import feature_names
 from ceph_rsnapshot_common.errors import Cancelled, ImageUnreadable
 from ceph_rsnapshot_common.manifest import Base
 from ceph_rsnapshot_common.names import Pool
@@ -122,15 +123,6 @@ def snapshot_created(image: Any, snapshot_id: int) -> datetime:
     """When the snapshot was taken (librbd gives a naive time in UTC)."""
     created: datetime = image.get_snap_timestamp(snapshot_id)
     return created.replace(tzinfo=timezone.utc)
-
-
-def feature_names(rbd: Any, features: int) -> tuple[str, ...]:
-    """Names of the set bits as `rbd info` shows them, such as ``object-map``."""
-    prefix = "RBD_FEATURE_"
-    bits = {name: getattr(rbd, name) for name in dir(rbd) if name.startswith(prefix)}
-    single = {name: bit for name, bit in bits.items() if isinstance(bit, int) and bit and bit & (bit - 1) == 0}
-    names = [name[len(prefix) :].lower().replace("_", "-") for name, bit in single.items() if features & bit]
-    return tuple(sorted(names))
 
 
 def _without_vanished(

@@ -11,11 +11,12 @@ from urllib.parse import quote
 from ceph_rsnapshot_agent.cluster import client_options
 from ceph_rsnapshot_common import folders, servers
 from ceph_rsnapshot_common.commands import find_tool
+from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.records import ExportRequest
 from ceph_rsnapshot_common.settings import Settings
 
 FOLDER_PREFIX = "ceph_rsnapshot_nbd_"
-_PLUGIN = Path(__file__).parent / "nbdkit" / "plugin.py"
+_PLUGINS = Path(__file__).parent / "nbdkit"
 _THREADS = 16
 
 
@@ -46,32 +47,49 @@ def serve(
         CommandFailed: nbdkit did not start; has its output.
         ToolMissing: nbdkit is not installed.
     """
-    with folders.temporary(prefix) as folder:
-        address, log = folder / "nbd.sock", folder / "nbdkit.log"
-        timeout = settings.rados_timeout + 30.0
-        argv = _command(settings, request, address, unchanged_below)
-        with servers.running(argv, node="ceph", log=log, ready=lambda: servers.greets(address), timeout=timeout):
-            yield Export(address, log)
-
-
-def _command(settings: Settings, request: ExportRequest, address: Path, unchanged_below: int) -> list[str]:
+    # the filter counts bits
+    rate = f"rate={request.bandwidth_limit * 8}" if request.bandwidth_limit else ""
+    filters = ["--readonly", *(["--filter=rate"] if rate else [])]
     parameters = {
-        "conf": str(settings.ceph_conf_path),
-        "user": settings.ceph_user,
-        "cluster": settings.ceph_cluster,
-        "pool": request.pool.pool,
-        "namespace": request.pool.namespace,
+        **_place(settings, request.pool),
         "image": request.image,
         "image_id": request.image_id,
         "snapshot_id": str(request.snapshot_id),
         "base_id": str(request.base.snapshot_id) if request.base else "",
         "unchanged_below": str(unchanged_below) if unchanged_below else "",
         "fast_diff": "1" if request.fast_diff else "",
+    }
+    with _running(settings, prefix, filters, "plugin.py", parameters, rate) as export:
+        yield export
+
+
+@contextmanager
+def serve_new(settings: Settings, pool: Pool, image_id: str, prefix: str) -> Iterator[Export]:
+    """Serve a new image to be written; otherwise as `serve`."""
+    with _running(settings, prefix, [], "writer.py", {**_place(settings, pool), "image_id": image_id}) as export:
+        yield export
+
+
+def _place(settings: Settings, pool: Pool) -> dict[str, str]:
+    return {
+        "conf": str(settings.ceph_conf_path),
+        "user": settings.ceph_user,
+        "cluster": settings.ceph_cluster,
+        "pool": pool.pool,
+        "namespace": pool.namespace,
         **{f"ceph.{key}": value for key, value in client_options(settings).items()},
     }
-    options = ["--foreground", "--exit-with-parent", "--readonly", f"--threads={_THREADS}", f"--unix={address}"]
-    # the filter counts bits
-    limit = [f"rate={request.bandwidth_limit * 8}"] if request.bandwidth_limit else []
-    filters = ["--filter=rate"] if limit else []
-    given = [f"{key}={value}" for key, value in parameters.items() if value]
-    return [find_tool("nbdkit", "ceph"), *options, *filters, "python", str(_PLUGIN), *given, *limit]
+
+
+@contextmanager
+def _running(
+    settings: Settings, prefix: str, options: list[str], plugin: str, parameters: dict[str, str], *more: str
+) -> Iterator[Export]:
+    with folders.temporary(prefix) as folder:
+        address, log = folder / "nbd.sock", folder / "nbdkit.log"
+        how = ["--foreground", "--exit-with-parent", f"--threads={_THREADS}", f"--unix={address}", *options]
+        given = [*(f"{key}={value}" for key, value in parameters.items() if value), *filter(None, more)]
+        argv = [find_tool("nbdkit", "ceph"), *how, "python", str(_PLUGINS / plugin), *given]
+        timeout = settings.rados_timeout + 30.0
+        with servers.running(argv, node="ceph", log=log, ready=lambda: servers.greets(address), timeout=timeout):
+            yield Export(address, log)

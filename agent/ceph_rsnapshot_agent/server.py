@@ -15,7 +15,7 @@ from typing import Any
 from rpyc.utils.helpers import classpartial
 from rpyc.utils.server import ThreadedServer
 
-from ceph_rsnapshot_agent import claims, nbd
+from ceph_rsnapshot_agent import claims, nbd, restoring
 from ceph_rsnapshot_agent.service import AgentService, Sessions
 from ceph_rsnapshot_common import folders, locks
 from ceph_rsnapshot_common.errors import PathNotUsable
@@ -41,6 +41,8 @@ def serve(settings: Settings) -> None:
         claims.sweep(settings.qcow_temp_path)
         folders.sweep(nbd.FOLDER_PREFIX)
         folders.sweep(str(address.parent / nbd.FOLDER_PREFIX))
+        # Ceph may be away: that must not keep the agent from starting
+        threading.Thread(target=restoring.sweep, args=(settings,), daemon=True).start()
         sessions = Sessions(settings)
         server = _server(address, sessions)
         try:

@@ -16,6 +16,7 @@ from ceph_rsnapshot_agent.jobs import to_record
 from ceph_rsnapshot_agent.session import Session
 from ceph_rsnapshot_common.errors import BadRequest, one_line
 from ceph_rsnapshot_common.records import (
+    BlockRequest,
     DigestRequest,
     ExportName,
     ExportRequest,
@@ -23,6 +24,7 @@ from ceph_rsnapshot_common.records import (
     LandedRequest,
     ListRequest,
     Record,
+    RestoreRequest,
     SnapshotRequest,
 )
 from ceph_rsnapshot_common.settings import Settings
@@ -112,6 +114,26 @@ def _start_digests(session: Session, request: object) -> object:
     return session.start_digests(_read(DigestRequest, request))
 
 
+def _start_restore(session: Session, request: object) -> object:
+    return session.restores.start(_read(RestoreRequest, request))
+
+
+def _start_written(session: Session, request: object) -> object:
+    return session.restores.start_written(_read(ExportName, request).export)
+
+
+def _start_block_digests(session: Session, request: object) -> object:
+    return session.restores.start_digests(_read(BlockRequest, request))
+
+
+def _start_finish(session: Session, request: object) -> object:
+    return session.restores.start_finish(_read(ExportName, request).export)
+
+
+def _start_abort(session: Session, request: object) -> object:
+    return session.restores.start_abort(_read(ExportName, request).export)
+
+
 def _landed(session: Session, request: object) -> object:
     session.landed(_read(LandedRequest, request))
     return None
@@ -148,6 +170,11 @@ CALLS: dict[str, Callable[..., object]] = {
     "start_close": _start_close,
     "start_extents": _start_extents,
     "start_digests": _start_digests,
+    "start_restore": _start_restore,
+    "start_written": _start_written,
+    "start_block_digests": _start_block_digests,
+    "start_finish": _start_finish,
+    "start_abort": _start_abort,
     "landed": _landed,
     "poll": _poll,
     "result": _result,

@@ -7,7 +7,7 @@ import threading
 from contextlib import ExitStack
 from functools import partial
 
-from ceph_rsnapshot_agent import bases, source
+from ceph_rsnapshot_agent import bases, nbd, source
 from ceph_rsnapshot_agent.claims import claim
 from ceph_rsnapshot_agent.cluster import Cluster, connect
 from ceph_rsnapshot_agent.digests import read_digests
@@ -15,6 +15,7 @@ from ceph_rsnapshot_agent.export import export
 from ceph_rsnapshot_agent.jobs import Jobs, Report
 from ceph_rsnapshot_agent.lending import Loan
 from ceph_rsnapshot_agent.listing import list_images
+from ceph_rsnapshot_agent.restores import Restores
 from ceph_rsnapshot_common import __version__
 from ceph_rsnapshot_common.commands import find_tool
 from ceph_rsnapshot_common.errors import ErrorRecord, ExportUnknown, ToolMissing
@@ -51,7 +52,8 @@ class Session:
         self._stack = ExitStack()
         self._cluster: Cluster | None = None
         self._exports: dict[tuple[Pool, str], ExitStack] = {}
-        self._loans: dict[str, Loan] = {}
+        self._loans: dict[str, tuple[Loan, ExportRequest]] = {}
+        self.restores = Restores(settings, self._jobs)
 
     @property
     def jobs(self) -> Jobs:
@@ -94,26 +96,28 @@ class Session:
             if begin is None:
                 source.check_still_there(cluster, wanted)
                 return Opened(facts=facts)
-            name, loan = secrets.token_hex(8), Loan(self._settings, wanted, begin)
+            beside = str(self._settings.agent_socket.parent / nbd.FOLDER_PREFIX)
+            name, loan = secrets.token_hex(8), Loan(lambda: nbd.serve(self._settings, wanted, beside, begin))
             with self._lock:
-                self._loans[name] = loan
+                self._loans[name] = loan, wanted
             return Opened(facts=facts, export=name, socket=loan.socket())
 
         return self._jobs.start(work)
 
     def renew(self, name: str) -> None:
         """Raises: ExportUnknown."""
-        self._loan(name).renew()
+        if not self.restores.renew(name):
+            self._loan(name)[0].renew()
 
     def start_close(self, name: str) -> str:
         """Close an NBD export; it was good only if its snapshots still exist."""
-        loan = self._loan(name)
+        loan, request = self._loan(name)
 
         def work(_report: Report, _cancelled: threading.Event) -> Closed:
             log = loan.close()
             with self._lock:
                 self._loans.pop(name, None)
-            source.check_still_there(self._connected(), loan.request)
+            source.check_still_there(self._connected(), request)
             return Closed(log=log)
 
         return self._jobs.start(work)
@@ -153,18 +157,19 @@ class Session:
             self._loans.clear()
         for stack in stacks:
             stack.close()
-        for loan in loans:
+        for loan, _ in loans:
             loan.close()
+        self.restores.close()
         with self._lock:
             self._cluster = None
             self._stack.close()
 
-    def _loan(self, name: str) -> Loan:
+    def _loan(self, name: str) -> tuple[Loan, ExportRequest]:
         with self._lock:
-            loan = self._loans.get(name)
-        if loan is None or not loan.open:
+            found = self._loans.get(name)
+        if found is None or not found[0].open:
             raise ExportUnknown(export=name)
-        return loan
+        return found
 
     def _connected(self) -> Cluster:
         with self._lock:

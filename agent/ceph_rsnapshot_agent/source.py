@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import Any, Callable
 
 from ceph_rsnapshot_agent.cluster import Cluster, bindings
-from ceph_rsnapshot_agent.listing import feature_names, snapshot_created
+from ceph_rsnapshot_agent.features import feature_names
+from ceph_rsnapshot_agent.listing import snapshot_created
 from ceph_rsnapshot_agent.nbdkit.diff import Diff
 from ceph_rsnapshot_agent.nbdkit.windows import window_size
 from ceph_rsnapshot_common.errors import BaseUnusable, Cancelled, ImageUnreadable

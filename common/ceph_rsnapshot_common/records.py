@@ -11,7 +11,7 @@ from ceph_rsnapshot_common.errors import ErrorRecord
 from ceph_rsnapshot_common.manifest import Base, Layout, Manifest
 from ceph_rsnapshot_common.names import Pool
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised with every change of the calls or records; both ends must have the same."""
 
 
@@ -147,6 +147,10 @@ class Closed(Record):
     log: str = ""
 
 
+class Nothing(Record):
+    """The result of what has none."""
+
+
 class Extents(Record):
     """What a snapshot holds; coarser than the truth if that is very fragmented."""
 
@@ -169,6 +173,38 @@ class LandedRequest(Record):
 
     fsid: str
     snapshot: SnapshotRequest
+
+
+class RestoreRequest(Record):
+    """An image to create, of ``size`` bytes; ``data_pool`` goes over that of the layout."""
+
+    pool: Pool
+    image: str
+    size: int
+    layout: Layout
+    data_pool: Optional[str] = None
+
+
+class RestoreOpened(Record):
+    """A new image, to be written through NBD at ``socket`` on the ceph node."""
+
+    export: str
+    image_id: str
+    socket: str
+
+
+class BlockRequest(Record):
+    """Blocks of a restored image, by number (see `ceph_rsnapshot_common.block_digests`)."""
+
+    export: str
+    first: int
+    count: int
+
+
+class BlockDigests(Record):
+    """Numbers and digests (hexadecimal) of the blocks that don't read as zeros."""
+
+    blocks: tuple[tuple[int, str], ...]
 
 
 class JobStatus(Record):

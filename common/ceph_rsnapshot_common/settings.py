@@ -185,6 +185,14 @@ class Settings(BaseModel):
         "Default: `bases` beside QCOW_TEMP_PATH.",
         node="ceph",
     )
+    allow_restore: bool = _option(
+        False,
+        "Allow the controller to create images (`ceph_rsnapshot restore`); existing ones are never written to.",
+        node="ceph",
+    )
+    ceph_restore_user: Optional[Word] = _option(
+        None, "cephx id for restores, which must be able to write. Default: CEPH_USER.", node="ceph"
+    )
     rados_timeout: Annotated[int, AfterValidator(checks.seconds)] = _option(
         120, "Seconds after which a Ceph operation that doesn't answer fails.", node="ceph"
     )
@@ -196,6 +204,10 @@ class Settings(BaseModel):
     @property
     def bases_folder(self) -> Path:
         return self.bases_path or self.qcow_temp_path.parent / "bases"
+
+    @property
+    def restore_user(self) -> str:
+        return self.ceph_restore_user or self.ceph_user
 
     @property
     def ceph_conf_path(self) -> Path:

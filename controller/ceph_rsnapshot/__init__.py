@@ -8,7 +8,7 @@ for image in report.images:
     print(image.pool, image.image, image.result)
 """
 
-from ceph_rsnapshot.api import backup, load_settings
+from ceph_rsnapshot.api import backup, list_backups, load_settings, restore, serve, verify
 from ceph_rsnapshot.observer import Observer
 from ceph_rsnapshot.report import ImageReport, OrphanReport, RunReport
 from ceph_rsnapshot_common import __version__
@@ -24,5 +24,9 @@ __all__ = [
     "Settings",
     "__version__",
     "backup",
+    "list_backups",
     "load_settings",
+    "restore",
+    "serve",
+    "verify",
 ]

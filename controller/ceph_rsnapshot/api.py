@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, Literal
 
 from ceph_rsnapshot.observer import Observer
 from ceph_rsnapshot.report import RunReport
 from ceph_rsnapshot_common.config import load
+from ceph_rsnapshot_common.errors import ConfigError
+from ceph_rsnapshot_common.names import Pool, parse_pool
 from ceph_rsnapshot_common.settings import Settings
 
 if TYPE_CHECKING:
     from ceph_rsnapshot.backups import Backup
+    from ceph_rsnapshot.restore import Restored
+    from ceph_rsnapshot.serve import Served
     from ceph_rsnapshot.verify import Verified, VerifyReport
 
 Progress = Callable[[str, str, int, int], None]
@@ -117,3 +122,78 @@ def verify(
     if not_verified_for is not None:
         backups = not_verified_since(backups, not_verified_for)
     return verify_all(settings, backups, source, progress, on_verified)
+
+
+def restore(
+    settings: Settings | None,
+    which: str,
+    *,
+    to: str | None = None,
+    to_file: str | Path | None = None,
+    file_format: Literal["raw", "qcow2"] = "qcow2",
+    data_pool: str | None = None,
+    accept_damage: bool = False,
+    progress: Progress = _no_progress,
+) -> Restored:
+    """Restore a backup to a new RBD image or a new file, and compare what was written with what was backed up.
+
+    Nothing is ever overwritten. A restore that fails removes what it has made itself, and nothing else.
+
+    Args:
+        which: ``[POOL/[NAMESPACE/]]IMAGE``; ``@SNAPSHOT`` or ``@daily.N`` may follow, without it the newest is taken.
+        to: the image to create, ``POOL[/NAMESPACE]/NAME``; with features and object size of the original.
+        to_file: the file to create; needs no cluster. Exactly one of ``to`` and ``to_file`` must be given.
+        data_pool: of the new image; None: that of the original.
+        accept_damage: also from a backup that is not as it was made.
+
+    Raises:
+        ConfigError: ``to`` names no image, or not exactly one target was given.
+        BackupNotFound, BackupDamaged: there is no such backup, or it is not as it was made.
+        TargetExists, PoolNotFound, RestoreNotAllowed: nothing was made.
+        RestoreFailed: what had been made was removed again.
+        AgentUnreachable, VersionMismatch, ClusterUnreachable: if the connection is lost, the agent removes the image.
+    """
+    from ceph_rsnapshot.choose import one
+    from ceph_rsnapshot.restore import restore_image
+    from ceph_rsnapshot.restore_file import restore_file
+
+    settings = settings or load_settings()
+    if (to is None) == (to_file is None):
+        raise ConfigError(path="restore", problems="give either an image (to) or a file (to_file) to restore to")
+    if to_file is not None:
+        return restore_file(one(settings, which), Path(to_file), file_format, accept_damage, progress)
+    pool, image = _target(str(to))
+    return restore_image(settings, one(settings, which), pool, image, data_pool, accept_damage, progress)
+
+
+def _target(text: str) -> tuple[Pool, str]:
+    place, _, image = text.rpartition("/")
+    try:
+        if not place or not image or "@" in text or not text.isprintable():
+            raise ValueError(f"{text!r} is not POOL[/NAMESPACE]/NAME")
+        return parse_pool(place), image
+    except ValueError as error:
+        raise ConfigError(path="--to", problems=str(error)) from None
+
+
+def serve(
+    settings: Settings | None, which: str, *, socket: str | Path | None = None, port: int | None = None
+) -> AbstractContextManager[Served]:
+    """A context manager: within its block, a backup is served read-only by NBD.
+
+    The backup may roll off meanwhile: what is being read stays until the block ends.
+
+    Args:
+        which: as for `restore`.
+        socket: unix socket to listen on; None: one in a private folder.
+        port: TCP port on loopback, instead of a socket.
+
+    Raises:
+        BackupNotFound, BackupDamaged: there is no such backup, or its qcow2 has gone.
+        PathNotUsable: socket or port is in use, or not possible.
+        CommandFailed, ToolMissing: qemu-nbd does not start.
+    """
+    from ceph_rsnapshot.choose import one
+    from ceph_rsnapshot.serve import served
+
+    return served(one(settings or load_settings(), which), Path(socket) if socket else None, port)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from datetime import datetime
@@ -107,7 +108,8 @@ def _roots(base: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _folders(path: Path) -> list[Path]:
-    return [each for each in path.iterdir() if not each.name.startswith(".") and each.is_dir()]
+    with os.scandir(path) as entries:  # Path.iterdir would ask the disk once more for each
+        return [path / each.name for each in entries if not each.name.startswith(".") and each.is_dir()]
 
 
 def _of_image(pool: str, root: Path, shares: bool) -> Iterator[Backup]:
@@ -143,8 +145,9 @@ def _read(pool: str, image: str, folder: Path, day: re.Match[str], shares: bool)
     except ManifestUnreadable as error:
         problem = f"the manifest can't be read ({str(error).splitlines()[0].partition(': ')[2]})"
     try:
-        status = place.qcow(folder).stat()
-        alone = disk_use.alone(place.qcow(folder), status, shares)
+        qcow = place.qcow(folder)
+        status = qcow.stat()
+        alone = disk_use.alone(qcow, status, shares)
         if manifest and status.st_size != manifest.qcow2_file_size:
             problem = f"the qcow2 has {status.st_size} bytes instead of {manifest.qcow2_file_size}"
     except FileNotFoundError:

@@ -24,6 +24,8 @@ from ceph_rsnapshot_common.errors import (
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.records import (
     PROTOCOL,
+    BlockDigests,
+    BlockRequest,
     Closed,
     DigestRequest,
     Digests,
@@ -37,7 +39,10 @@ from ceph_rsnapshot_common.records import (
     LandedRequest,
     Listing,
     ListRequest,
+    Nothing,
     Opened,
+    RestoreOpened,
+    RestoreRequest,
     SnapshotRequest,
 )
 from ceph_rsnapshot_common.wire import CALL_SECONDS, PROTOCOL_CONFIG
@@ -118,6 +123,26 @@ class AgentClient:
         """
         job = str(self._call("start_close", ExportName(export=export).model_dump_json()))
         return lambda: self._result(Closed, "start_close", job, lambda status: None)
+
+    def open_restore(self, request: RestoreRequest, progress: Progress) -> RestoreOpened:
+        return self._job(RestoreOpened, "start_restore", request.model_dump_json(), progress)
+
+    def written(self, export: str) -> Closed:
+        """Close an export that was written to."""
+        return self._job(Closed, "start_written", ExportName(export=export).model_dump_json(), lambda status: None)
+
+    def block_digests(self, request: BlockRequest) -> Callable[[], BlockDigests]:
+        """Let the agent begin; what is returned waits for the result."""
+        job = str(self._call("start_block_digests", request.model_dump_json()))
+        return lambda: self._result(BlockDigests, "start_block_digests", job, lambda status: None)
+
+    def finish_restore(self, export: str) -> None:
+        """The image gets its true name, and stays."""
+        self._job(Nothing, "start_finish", ExportName(export=export).model_dump_json(), lambda status: None)
+
+    def abort_restore(self, export: str) -> None:
+        """The image is removed."""
+        self._job(Nothing, "start_abort", ExportName(export=export).model_dump_json(), lambda status: None)
 
     def extents(self, request: SnapshotRequest, progress: Progress) -> Extents:
         return self._job(Extents, "start_extents", request.model_dump_json(), progress)

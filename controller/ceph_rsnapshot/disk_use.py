@@ -10,7 +10,7 @@ from pathlib import Path
 _FS_IOC_FIEMAP = 0xC020660B  # linux/fiemap.h
 _HEAD = struct.Struct("=QQIIII")
 _EXTENT_BYTES = 56
-_EXTENTS = 512
+_EXTENTS = 256
 _LAST, _SHARED = 0x1, 0x2000
 _WITH_REFLINKS = frozenset(("xfs", "btrfs", "bcachefs"))
 

@@ -19,7 +19,13 @@ _READY_SECONDS = 60.0
 
 @contextmanager
 def serve(
-    path: Path, folder: Path, *, writable: bool = False, name: str = "qcow", pass_fds: Sequence[int] = ()
+    path: Path,
+    folder: Path,
+    *,
+    writable: bool = False,
+    name: str = "qcow",
+    pass_fds: Sequence[int] = (),
+    file_format: str = "qcow2",
 ) -> Iterator[Path]:
     """The address of a server for ``path``, which ends with the block.
 
@@ -37,7 +43,7 @@ def serve(
         leftover.unlink(missing_ok=True)
     # zeros are not stored; nothing is flushed here, because the caller makes the finished file last
     how = ["--discard=unmap", "--detect-zeroes=unmap", "--cache=unsafe"] if writable else ["--read-only"]
-    options = [*how, "--persistent", "--format=qcow2", f"--socket={address}"]
+    options = [*how, "--persistent", f"--format={file_format}", f"--socket={address}"]
     argv = [find_tool("qemu-nbd", "backup"), *options, "--", str(path)]
     ready = lambda: servers.greets(address)  # noqa: E731
     with servers.running(argv, node="backup", log=log, ready=ready, timeout=_READY_SECONDS, pass_fds=pass_fds):
@@ -45,11 +51,20 @@ def serve(
 
 
 @contextmanager
-def opened(path: Path, folder: Path, what: str, *, name: str = "qcow", pass_fds: Sequence[int] = ()) -> Iterator[Any]:
+def opened(
+    path: Path,
+    folder: Path,
+    what: str,
+    *,
+    name: str = "qcow",
+    pass_fds: Sequence[int] = (),
+    file_format: str = "qcow2",
+) -> Iterator[Any]:
     """A libnbd handle on the content of ``path``, read-only; see `serve` and `connect`.
 
     Raises:
         CommandFailed, NbdFailed
     """
-    with serve(path, folder, name=name, pass_fds=pass_fds) as address, connect(address, what) as handle:
+    served = serve(path, folder, name=name, pass_fds=pass_fds, file_format=file_format)
+    with served as address, connect(address, what) as handle:
         yield handle

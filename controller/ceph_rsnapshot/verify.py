@@ -14,14 +14,14 @@ from pydantic import BaseModel, ConfigDict
 
 from ceph_rsnapshot import digest_file, qemu_nbd, verdicts
 from ceph_rsnapshot.backups import Backup
+from ceph_rsnapshot.contents import write_digests
 from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, AgentConnection
 from ceph_rsnapshot.held import Held, hold
 from ceph_rsnapshot.nbd_client import data_extents
-from ceph_rsnapshot.read_ahead import read_ahead
 from ceph_rsnapshot.source_check import SourceCheck
 from ceph_rsnapshot.verdicts import Verdict
 from ceph_rsnapshot_common import folders, qcow
-from ceph_rsnapshot_common.block_digests import BLOCK, PIECE
+from ceph_rsnapshot_common.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import (
     BackupDamaged,
     CommandFailed,
@@ -33,7 +33,7 @@ from ceph_rsnapshot_common.errors import (
 )
 from ceph_rsnapshot_common.manifest import Manifest
 from ceph_rsnapshot_common.names import Pool
-from ceph_rsnapshot_common.ranges import Ranges, clipped, union
+from ceph_rsnapshot_common.ranges import union
 from ceph_rsnapshot_common.records import SnapshotRequest
 from ceph_rsnapshot_common.settings import Settings
 
@@ -149,7 +149,9 @@ class Verifier:
         try:
             with folders.temporary(f"{self._folder}/content_") as folder:
                 found = folder / "digests"
-                self._digest(held, manifest.size, found)
+                show = partial(self._show, held.backup, "reading")
+                with self._opened(held) as handle:
+                    write_digests(handle, manifest.size, found, show)
                 with found.open("rb") as ours:
                     blocks = list(digest_file.differences(held.digests, ours.fileno()))
         except (CommandFailed, NbdFailed) as error:
@@ -158,16 +160,6 @@ class Verifier:
             return []
         places = ", ".join(str(block) for block in blocks[:_SHOWN_BLOCKS]) + (", ..." if blocks[_SHOWN_BLOCKS:] else "")
         return [f"content: {len(blocks)} blocks of {BLOCK} bytes are not as they were backed up, at {places}"]
-
-    def _digest(self, held: Held, size: int, target: Path) -> None:
-        """The digests of what the qcow2 holds now."""
-        with self._opened(held) as handle, digest_file.new(target, size) as making:
-            present = Ranges(data_extents(handle, 0, size), grain=PIECE)
-            done = 0
-            for offset, content in read_ahead(handle, clipped(present, size)):
-                making.add(offset, content)
-                done += len(content)
-                self._show(held.backup, "reading", done, present.bytes)
 
     def _compare_source(self, held: Held, manifest: Manifest, problems: list[str]) -> tuple[bool, list[str]]:
         """Whether the snapshot was compared, and why not; adds to ``problems``."""

@@ -167,6 +167,7 @@ def _restore(commands: Any) -> None:
     target.add_argument("--to-file", metavar="PATH", help="file to create, without the cluster; never overwritten")
     parser.add_argument("--format", choices=("raw", "qcow2"), default="qcow2", help="of the file (default: qcow2)")
     parser.add_argument("--data-pool", metavar="POOL", help="data pool of the image (default: as it was)")
+    _switch(parser, "--accept-damage", "restore what there is, also from a backup that is not as it was made")
     _json(parser)
 
 

@@ -1,0 +1,111 @@
+"""nbdkit plugin: a new RBD image, to be written by a restore.
+
+Runs inside nbdkit in the distribution's Python, not in the virtual environment. Parameters (key=value): conf, user,
+cluster, pool, namespace, image_id, and any option of Ceph as ``ceph.OPTION``.
+"""
+
+import errno
+
+import nbdkit
+import rados
+import rbd
+
+API_VERSION = 2
+_SECTOR = 512
+
+
+class _Served:
+    """The open image; nbdkit's callbacks are functions of the module, so one is kept for all."""
+
+    def __init__(self):
+        self.parameters = {}
+        self.image = None
+        self.size = 0
+
+    def open(self):
+        given = self.parameters
+        options = {key[len("ceph.") :]: value for key, value in given.items() if key.startswith("ceph.")}
+        self.cluster = rados.Rados(
+            conffile=given["conf"], rados_id=given["user"], clustername=given["cluster"], conf=options
+        )
+        self.cluster.connect(timeout=float(options.get("client_mount_timeout", 120)))
+        self.ioctx = self.cluster.open_ioctx(given["pool"])
+        self.ioctx.set_namespace(given.get("namespace", ""))
+        self.ioctx.set_osdmap_full_try()  # a full pool is an error at once, and not a wait
+        self.image = rbd.Image(self.ioctx, image_id=given["image_id"])
+        self.size = self.image.size()
+
+    def close(self):
+        if self.image:
+            self.image.close()
+            self.ioctx.close()
+            self.cluster.shutdown()
+
+
+_served = _Served()
+
+
+def config(key, value):
+    _served.parameters[key] = value
+
+
+def thread_model():
+    return nbdkit.THREAD_MODEL_PARALLEL
+
+
+def after_fork():
+    # librados has threads, which do not survive nbdkit's fork: so not earlier
+    _served.open()
+
+
+def cleanup():
+    _served.close()
+
+
+def open(readonly):  # noqa: A001  (nbdkit's name)
+    return _served
+
+
+def get_size(served):
+    # a qcow2 counts in sectors: what lies beyond the true size of the image is zeros
+    return -(-served.size // _SECTOR) * _SECTOR
+
+
+def can_write(served):
+    return True
+
+
+def can_flush(served):
+    return True
+
+
+def can_multi_conn(served):
+    return True
+
+
+def pread(served, buf, offset, flags):
+    data = served.image.read(offset, min(len(buf), served.size - offset))
+    buf[: len(data)] = data
+    buf[len(data) :] = bytes(len(buf) - len(data))
+
+
+def pwrite(served, buf, offset, flags):
+    data = bytes(buf)
+    within = data[: max(0, served.size - offset)]
+    if any(data[len(within) :]):
+        nbdkit.set_error(errno.ENOSPC)
+        raise RuntimeError(f"data beyond the end of the image, at {offset}")
+    if within:
+        _written(served, within, offset)
+
+
+def _written(served, data, offset):
+    try:
+        served.image.write(data, offset)
+    except rbd.OSError as error:
+        nbdkit.set_error(error.errno or errno.EIO)
+        raise
+
+
+def flush(served, flags):
+    served.image.flush()

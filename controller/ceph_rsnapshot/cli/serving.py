@@ -1,0 +1,29 @@
+"""``ceph_rsnapshot serve``."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+
+from ceph_rsnapshot.api import serve
+from ceph_rsnapshot_common import logs
+from ceph_rsnapshot_common.config import load
+from ceph_rsnapshot_common.entry import Interrupted
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until Ctrl-C or SIGTERM, which are the way to end it and so no failure."""
+    settings = load(arguments.config).settings
+    logs.set_up(settings.verbose, settings.sh_logging, quiet=True)
+    try:
+        with serve(settings, arguments.which, socket=arguments.socket, port=arguments.port) as served:
+            print(f"{served.backup.name} ({served.backup.day}) is served read-only at {served.uri}")
+            for what, command in served.commands:
+                print(f"  {what}:\n    {command}")
+            print("Ctrl-C ends it.", flush=True)
+            while True:
+                signal.pause()
+    except Interrupted:
+        print("ended", file=sys.stderr)
+        return 0

@@ -1,0 +1,30 @@
+"""The digests of what an image file holds now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Callable
+
+from ceph_rsnapshot import digest_file
+from ceph_rsnapshot.nbd_client import data_extents
+from ceph_rsnapshot.read_ahead import read_ahead
+from ceph_rsnapshot_common.block_digests import PIECE
+from ceph_rsnapshot_common.ranges import Ranges, clipped
+
+
+def write_digests(handle: Any, size: int, target: Path, progress: Callable[[int, int], None]) -> None:
+    """Make the file ``target`` of digests of the first ``size`` bytes of an NBD export.
+
+    Args:
+        progress: gets the bytes read and those to read.
+
+    Raises:
+        NbdFailed: reading failed.
+    """
+    present = Ranges(data_extents(handle, 0, size), grain=PIECE)
+    done = 0
+    with digest_file.new(target, size) as making:
+        for offset, content in read_ahead(handle, clipped(present, size)):
+            making.add(offset, content)
+            done += len(content)
+            progress(done, present.bytes)

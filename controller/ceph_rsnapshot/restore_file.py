@@ -1,0 +1,84 @@
+"""A backup becomes a file, for which no cluster is needed."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal
+
+from ceph_rsnapshot import digest_file, qemu_nbd
+from ceph_rsnapshot.backups import Backup
+from ceph_rsnapshot.contents import write_digests
+from ceph_rsnapshot.context import RUN_FOLDER_PREFIX
+from ceph_rsnapshot.expected import expected_digests, usable
+from ceph_rsnapshot.held import Held, hold
+from ceph_rsnapshot.restore import Progress, Restored
+from ceph_rsnapshot_common import commands, folders
+from ceph_rsnapshot_common.block_digests import BLOCK
+from ceph_rsnapshot_common.errors import CommandFailed, RestoreFailed, TargetExists
+
+_PERCENT = re.compile(r"\((\d+\.\d+)/100%\)")
+Format = Literal["raw", "qcow2"]
+
+
+def restore_file(backup: Backup, path: Path, file_format: Format, accept_damage: bool, progress: Progress) -> Restored:
+    """Make the file ``path``; see `ceph_rsnapshot.restore`."""
+    started = time.monotonic()
+    manifest = usable(backup, accept_damage)
+    if path.exists() or path.is_symlink():
+        raise TargetExists(target=path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with ExitStack() as stack:
+        folder = stack.enter_context(folders.temporary(RUN_FOLDER_PREFIX))
+        held = stack.enter_context(hold(backup))
+        expected = stack.enter_context(expected_digests(held, manifest, folder, accept_damage, progress))
+        stack.callback(partial.unlink, missing_ok=True)
+        try:
+            _convert(held, partial, file_format, manifest.size, progress)
+            _compare(partial, file_format, manifest.size, expected, folder, str(path), progress)
+            folders.sync_file(partial)
+            _give_name(partial, path)
+        except (CommandFailed, OSError) as error:
+            raise RestoreFailed(target=path, reason=error) from None
+        written = path.stat().st_blocks * 512
+    seconds = round(time.monotonic() - started, 3)
+    return Restored(backup=backup, target=str(path), size=manifest.size, written=written, seconds=seconds)
+
+
+def _convert(held: Held, partial: Path, file_format: str, size: int, progress: Progress) -> None:
+    def read_progress(text: str) -> None:
+        percents = _PERCENT.findall(text)
+        if percents:
+            progress(held.backup.name, "converting", int(size * float(percents[-1]) / 100), size)
+
+    how = ["-p", "-W", "-m", "8", "-f", "qcow2", "-O", file_format]
+    argv = [commands.find_tool("qemu-img", "backup"), "convert", *how, str(held.qcow), str(partial)]
+    commands.run(commands.dying_with_parent(argv, "backup"), on_stdout=read_progress, pass_fds=held.pass_fds)
+    partial.chmod(0o600)
+    if file_format == "raw":
+        os.truncate(partial, size)  # a qcow2 counts in sectors, an image in bytes
+
+
+def _compare(
+    partial: Path, file_format: str, size: int, expected: int, folder: Path, target: str, progress: Progress
+) -> None:
+    found = folder / "restored.digests"
+    with qemu_nbd.opened(partial, folder, "reading back", file_format=file_format) as handle:
+        write_digests(handle, size, found, lambda done, total: progress(target, "comparing", done, total))
+    with found.open("rb") as file:
+        block = next(digest_file.differences(expected, file.fileno()), None)
+    if block is not None:
+        reason = f"the {BLOCK} bytes at {block} are not what was backed up; verify the backup (ceph_rsnapshot verify)"
+        raise RestoreFailed(target=target, reason=reason)
+
+
+def _give_name(partial: Path, path: Path) -> None:
+    """Like a rename that never overwrites."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise TargetExists(target=path) from None
+    folders.sync_folder(path.parent)

@@ -1,0 +1,101 @@
+"""One day of an image as a read-only NBD export, for instant access to what is in it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+from urllib.parse import quote
+
+from ceph_rsnapshot.backups import Backup
+from ceph_rsnapshot.context import RUN_FOLDER_PREFIX
+from ceph_rsnapshot.held import Held, hold
+from ceph_rsnapshot_common import folders, servers
+from ceph_rsnapshot_common.commands import find_tool
+from ceph_rsnapshot_common.errors import PathNotUsable
+
+_READY_SECONDS = 60.0
+_LONGEST_SOCKET = 107  # unix(7)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A backup that is being served.
+
+    Attributes:
+        uri: of the NBD export, for any client.
+        commands: what gets at the data, each with a line that says what it does.
+    """
+
+    backup: Backup
+    uri: str
+    commands: tuple[tuple[str, str], ...]
+
+
+@contextmanager
+def served(backup: Backup, address: Path | None, port: int | None) -> Iterator[Served]:
+    """Serve ``backup`` while the block runs; see `ceph_rsnapshot.serve`."""
+    with folders.temporary(RUN_FOLDER_PREFIX) as folder, hold(backup) as held:
+        if port is None:
+            path = address or folder / "nbd.sock"
+            _must_be_free(path)
+            uri = f"nbd+unix:///?socket={quote(str(path))}"
+            try:
+                with _running(held, folder, [f"--socket={path}"], lambda: servers.greets(path)):
+                    yield Served(backup, uri, _commands(uri, f"-unix {shlex.quote(str(path))}"))
+            finally:
+                path.unlink(missing_ok=True)
+        else:
+            _port_must_be_free(port)
+            uri = f"nbd://127.0.0.1:{port}"
+            with _running(held, folder, ["--bind=127.0.0.1", f"--port={port}"], lambda: _answers(port)):
+                yield Served(backup, uri, _commands(uri, f"127.0.0.1 {port}"))
+
+
+@contextmanager
+def _running(held: Held, folder: Path, where: Sequence[str], ready: Callable[[], bool]) -> Iterator[None]:
+    options = ["--read-only", "--persistent", "--shared=0", "--format=qcow2", *where]
+    argv = [find_tool("qemu-nbd", "backup"), *options, "--", str(held.qcow)]
+    log = folder / "qemu-nbd.log"
+    started = servers.running(argv, node="backup", log=log, ready=ready, timeout=_READY_SECONDS, pass_fds=held.pass_fds)
+    with started:
+        yield
+
+
+def _must_be_free(path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        raise PathNotUsable(key="--socket", path=path, reason="it exists already")
+    if not path.parent.is_dir():
+        raise PathNotUsable(key="--socket", path=path, reason="its folder does not exist")
+    if len(os.fsencode(path)) > _LONGEST_SOCKET:
+        raise PathNotUsable(key="--socket", path=path, reason=f"longer than {_LONGEST_SOCKET} bytes")
+
+
+def _port_must_be_free(port: int) -> None:
+    if not 0 < port < 65536:
+        raise PathNotUsable(key="--port", path=port, reason="no port: choose one from 1 to 65535")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise PathNotUsable(key="--port", path=port, reason=error.strerror) from None
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _commands(uri: str, nbd_client: str) -> tuple[tuple[str, str], ...]:
+    fish = f"nbd://?socket={uri.partition('socket=')[2]}" if "socket=" in uri else uri
+    return (
+        ("copy a file out", f"guestfish --ro --format=raw -a {shlex.quote(fish)} -i copy-out /etc/hostname /tmp"),
+        ("as a raw file", f"mkdir /tmp/disk && nbdfuse -r /tmp/disk {shlex.quote(uri)} &"),
+        ("as a block device", f"nbd-client {nbd_client} /dev/nbd0 -readonly && mount -o ro /dev/nbd0p1 /mnt"),
+    )
