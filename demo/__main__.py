@@ -66,6 +66,7 @@ class Demo:
             f"BACKUP_BASE_PATH: {self._base}\n"
             f"LOG_BASE_PATH: {self._folder}/log\n"
             "MIN_FREESPACE: 100M\n"
+            "ALLOW_RESTORE: true\n"
         )
 
     def start_agent(self, stack: ExitStack) -> None:
@@ -78,6 +79,9 @@ class Demo:
 
     def back_up(self, *arguments: str) -> None:
         _step("the nightly run on the backup node")
+        self._run(*arguments)
+
+    def _run(self, *arguments: str) -> None:
         command = ["ceph_rsnapshot", "-c", str(self._config), *arguments]
         _console.print(f"$ {' '.join(command)}", markup=False, highlight=False)
         subprocess.run([str(_SCRIPTS / command[0]), *command[1:]], check=True)
@@ -122,9 +126,31 @@ class Demo:
         qcow = self._base / "rbd" / "vm-system" / "daily.0" / "vm-system.qcow2"
         raw = self._folder / "restored.raw"
         subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(qcow), str(raw)], check=True)
-        argv = ["debugfs", "-R", "cat /etc/hostname", str(raw)]
-        said = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
-        _console.print(f"/etc/hostname in the restored vm-system: {said}")
+        _console.print(f"/etc/hostname in the restored vm-system: {_file_in(raw, '/etc/hostname')}")
+        raw.unlink()
+
+    def look(self) -> None:
+        """What an administrator asks: what is there, is it good, and is tonight going to work?"""
+        _step("which days there are, and whether they are good")
+        self._run("list", "--calendar")
+        self._run("list", "rbd/vm-data")
+        self._run("verify", "--all", "--source")
+
+    def disaster(self) -> None:
+        """An image is deleted with its snapshots, and comes back under its name, with the file in it."""
+        _step("a disaster: somebody deletes vm-system and all its snapshots")
+        rbd = self._cluster.rbd
+        rbd("flatten", "--no-progress", "vm-clone")  # what protects its parent
+        rbd("snap", "unprotect", "vm-system@base")
+        rbd("snap", "purge", "--no-progress", "vm-system")
+        rbd("rm", "--no-progress", "vm-system")
+        _console.print(rbd("ls"), markup=False, highlight=False)
+        _step("the restore")
+        self._run("restore", "rbd/vm-system", "--to", "rbd/vm-system")
+        raw = self._folder / "restored.raw"
+        rbd("export", "--no-progress", "vm-system", str(raw))
+        _console.print(f"/etc/hostname in the restored image: {_file_in(raw, '/etc/hostname')}")
+        raw.unlink()
 
     def _compare(self, image: str, snapshot: str, day: str) -> None:
         raw = self._folder / "export.raw"
@@ -144,6 +170,12 @@ class Demo:
         shutil.copytree(Path(__file__).parents[1] / "agent", content / "srv")
         subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", str(content), str(raw), "256M"], check=True)
         return raw
+
+
+def _file_in(raw: Path, path: str) -> str:
+    """The text of a file in an ext4 file system."""
+    argv = ["debugfs", "-R", f"cat {path}", str(raw)]
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _moment(text: str) -> datetime:
@@ -175,6 +207,8 @@ def main() -> None:
         demo.back_up("--transfer-mode", "direct", "--snap-date", "tomorrow")
         demo.show_second_day()
         demo.prove()
+        demo.look()
+        demo.disaster()
         _step("stopping everything")
     _console.print(f"done in {time.monotonic() - started:.0f} s; nothing was left behind", highlight=False)
 

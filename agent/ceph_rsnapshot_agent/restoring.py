@@ -69,7 +69,7 @@ class Restore:
             self._note = _note_path(settings, token)
             folders.make_private(self._note.parent, "QCOW_TEMP_PATH")
             text = json.dumps({"fsid": self._cluster.fsid, **request.pool.model_dump(), "image": self._name}) + "\n"
-            stack.enter_context(locks.hold(self._note, remove=True, text=text))
+            stack.enter_context(locks.hold(self._note, text=text))
             stack.callback(self._remove)
             self.image_id = self._create()
             self._stack = stack.pop_all()
@@ -152,8 +152,8 @@ class Restore:
             raise RestoreFailed(target=self._target, reason=f"the image could not be created: {error}") from None
 
     def _remove(self) -> None:
-        if self._name:
-            _remove_image(self._ioctx, self._name)
+        if not self._name or _remove_image(self._ioctx, self._name):
+            self._note.unlink()
 
 
 def creation_options(rbd: Any, layout: Layout) -> dict[str, Any]:
@@ -196,21 +196,28 @@ def _remove_image(ioctx: Any, name: str) -> bool:
     """Whether it is gone; only ever called with the name of an unfinished restore."""
     rbd = bindings("rbd")
     deadline = time.monotonic() + _WATCHED_SECONDS
-    try:
-        while True:
-            try:
-                rbd.RBD().remove(ioctx, name)
+    reason: object = "it is still listed"
+    while True:
+        try:
+            if name not in rbd.RBD().list(ioctx):
                 return True
-            except rbd.ImageNotFound:
+            rbd.RBD().remove(ioctx, name)
+        except rbd.ImageBusy as error:
+            # an nbdkit that was killed counts as a watcher for 30 seconds (osd_client_watch_timeout)
+            reason = error
+        except rbd.Error as error:
+            reason = error
+            break
+        else:
+            # a full Ceph may say that all is well though it is not
+            if name not in rbd.RBD().list(ioctx):
                 return True
-            except rbd.ImageBusy:
-                # an nbdkit that was killed counts as a watcher for 30 seconds (osd_client_watch_timeout)
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(1)
-    except rbd.Error as error:
-        _logger.error("the unfinished image %s could not be removed; do so with `rbd rm`: %s", name, error)
-        return False
+            break
+        if time.monotonic() > deadline:
+            break
+        time.sleep(1)
+    _logger.error("the unfinished image %s can't be removed now, but by the next restore or start: %s", name, reason)
+    return False
 
 
 def _note_path(settings: Settings, token: str) -> Path:

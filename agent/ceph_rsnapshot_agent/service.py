@@ -17,6 +17,7 @@ from ceph_rsnapshot_agent.session import Session
 from ceph_rsnapshot_common.errors import BadRequest, one_line
 from ceph_rsnapshot_common.records import (
     BlockRequest,
+    CheckRequest,
     DigestRequest,
     ExportName,
     ExportRequest,
@@ -114,6 +115,10 @@ def _start_digests(session: Session, request: object) -> object:
     return session.start_digests(_read(DigestRequest, request))
 
 
+def _start_check(session: Session, request: object) -> object:
+    return session.start_check(_read(CheckRequest, request))
+
+
 def _start_restore(session: Session, request: object) -> object:
     return session.restores.start(_read(RestoreRequest, request))
 
@@ -170,6 +175,7 @@ CALLS: dict[str, Callable[..., object]] = {
     "start_close": _start_close,
     "start_extents": _start_extents,
     "start_digests": _start_digests,
+    "start_check": _start_check,
     "start_restore": _start_restore,
     "start_written": _start_written,
     "start_block_digests": _start_block_digests,

@@ -7,7 +7,7 @@ import threading
 from contextlib import ExitStack
 from functools import partial
 
-from ceph_rsnapshot_agent import bases, nbd, source
+from ceph_rsnapshot_agent import bases, nbd, preflight, source
 from ceph_rsnapshot_agent.claims import claim
 from ceph_rsnapshot_agent.cluster import Cluster, connect
 from ceph_rsnapshot_agent.digests import read_digests
@@ -23,6 +23,7 @@ from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.ranges import clipped
 from ceph_rsnapshot_common.records import (
     PROTOCOL,
+    CheckRequest,
     Closed,
     DigestRequest,
     Digests,
@@ -135,6 +136,9 @@ class Session:
             return read_digests(self._connected(), request, cancelled)
 
         return self._jobs.start(work)
+
+    def start_check(self, request: CheckRequest) -> str:
+        return self._jobs.start(lambda _report, cancelled: preflight.check(self._settings, request, cancelled))
 
     def landed(self, request: LandedRequest) -> None:
         bases.note(self._settings, request)

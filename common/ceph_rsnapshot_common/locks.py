@@ -60,6 +60,17 @@ def hold_patiently(
         time.sleep(_POLL_SECONDS)
 
 
+def held_by(path: Path) -> str | None:
+    """The pid of the process that holds the lock ``path`` now, or None; takes no lock itself (proc(5), /proc/locks)."""
+    try:
+        inode, pid = str(path.stat().st_ino), holder(path)
+        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    held = ((line.split()[1], line.split()[4], line.split()[5].rpartition(":")[2]) for line in lines if "->" not in line)
+    return pid if ("FLOCK", pid, inode) in held else None
+
+
 def holder(path: Path) -> str:
     """Pid that the lock's last holder wrote, as text; ``unknown`` if it wrote none."""
     try:

@@ -220,3 +220,36 @@ class JobStatus(Record):
 class ImageName(Record):
     pool: Pool
     image: str
+
+
+class CheckRequest(Record):
+    """``staged``: QCOW_TEMP_PATH counts."""
+
+    pools: tuple[Pool, ...]
+    snapshot_name: str
+    image_re: str
+    staged: bool
+
+
+class CheckItem(Record):
+    """Something that was looked at; ``advice`` says what to do if it is not right."""
+
+    name: str
+    ok: bool
+    detail: str
+    advice: str = ""
+
+
+def good(name: str, detail: str) -> CheckItem:
+    return CheckItem(name=name, ok=True, detail=detail)
+
+
+def bad(name: str, detail: str, advice: str) -> CheckItem:
+    return CheckItem(name=name, ok=False, detail=detail, advice=advice)
+
+
+class Checks(Record):
+    """What the agent found; ``time`` is its clock, in seconds since 1970."""
+
+    items: tuple[CheckItem, ...]
+    time: float

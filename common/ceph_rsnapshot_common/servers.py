@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 import subprocess
@@ -15,7 +16,8 @@ from ceph_rsnapshot_common.commands import dying_with_parent, log_end, stop
 from ceph_rsnapshot_common.errors import CommandFailed, one_line
 
 _POLL_SECONDS = 0.005
-_SHOWN_LOG = 2000
+_SHOWN_LOG = 1000
+_TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t].*\n)+")
 
 
 @contextmanager
@@ -74,11 +76,12 @@ def greets(address: Path) -> bool:
 
 
 def tail(log: Path) -> str:
-    """The end of a server's output, as one line."""
+    """The end of a server's output, as one line; of Python's tracebacks only what they end with."""
     try:
-        return one_line(log.read_text(encoding="utf-8", errors="replace")[-_SHOWN_LOG:])
+        text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+    return one_line(_TRACEBACK.sub("", text)[-_SHOWN_LOG:])
 
 
 def _wait(process: subprocess.Popen[bytes], name: str, log: Path, ready: Callable[[], bool], timeout: float) -> None:

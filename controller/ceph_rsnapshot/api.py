@@ -16,6 +16,7 @@ from ceph_rsnapshot_common.settings import Settings
 
 if TYPE_CHECKING:
     from ceph_rsnapshot.backups import Backup
+    from ceph_rsnapshot.preflight import CheckReport
     from ceph_rsnapshot.restore import Restored
     from ceph_rsnapshot.serve import Served
     from ceph_rsnapshot.verify import Verified, VerifyReport
@@ -197,3 +198,18 @@ def serve(
     from ceph_rsnapshot.serve import served
 
     return served(one(settings or load_settings(), which), Path(socket) if socket else None, port)
+
+
+def check(settings: Settings | None = None) -> CheckReport:
+    """See whether both nodes are ready for the next run: a list of what was looked at, with advice.
+
+    Nothing is changed, on neither node. What can't be found out is in the list too.
+
+    Raises:
+        ConfigError: the settings can't be used.
+    """
+    from ceph_rsnapshot.preflight import check as look
+    from ceph_rsnapshot_common.snapshot_name import snapshot_name
+
+    settings = settings or load_settings()
+    return look(settings, snapshot_name(settings))

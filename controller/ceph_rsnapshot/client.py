@@ -26,6 +26,8 @@ from ceph_rsnapshot_common.records import (
     PROTOCOL,
     BlockDigests,
     BlockRequest,
+    CheckRequest,
+    Checks,
     Closed,
     DigestRequest,
     Digests,
@@ -79,6 +81,7 @@ class AgentClient:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._connection: Any = None
+        self.version = ""
 
     def __enter__(self) -> AgentClient:
         self._connection = self._connect()
@@ -152,6 +155,9 @@ class AgentClient:
         job = str(self._call("start_digests", request.model_dump_json()))
         return lambda: self._result(Digests, "start_digests", job, lambda status: None).digests
 
+    def check(self, request: CheckRequest) -> Checks:
+        return self._job(Checks, "start_check", request.model_dump_json(), lambda status: None)
+
     def landed(self, fsid: str, snapshot: SnapshotRequest) -> None:
         self._call("landed", LandedRequest(fsid=fsid, snapshot=snapshot).model_dump_json())
 
@@ -171,6 +177,7 @@ class AgentClient:
         if hello.protocol != PROTOCOL:
             versions = f"it is version {hello.version} (protocol {hello.protocol}), this one {__version__} ({PROTOCOL})"
             raise VersionMismatch(where=self._link.where, reason=f"{versions}; install the same version on both")
+        self.version = hello.version
         for missing in hello.tools_missing:
             raise from_record(missing)
 

@@ -86,13 +86,20 @@ def opened(settings: Settings, snapshot: str) -> Iterator[Context]:
         yield Context(settings, snapshot, agent, folder, conf_folder, lock)
 
 
-def _check_tools(settings: Settings) -> None:
+def tools_needed(settings: Settings) -> list[str]:
+    """The programs that a run needs on this node."""
     remote = ["ssh"] if settings.ceph_host != "localhost" else []
-    qemu = ["qemu-img"]  # checks the base of an unchanged image
-    if settings.transfer_mode == "direct" or settings.verify != "none":
-        nbd_bindings()
-        qemu += ["qemu-nbd"]
-    for tool in ["rsnapshot", "rsync", "setpriv", *remote, *qemu]:
+    return ["rsnapshot", "rsync", "setpriv", *remote, "qemu-img", "qemu-nbd"]
+
+
+def lock_holder(base: Path) -> str | None:
+    """The pid of the run that is under way, or None."""
+    return locks.held_by(base / _LOCK)
+
+
+def _check_tools(settings: Settings) -> None:
+    nbd_bindings()
+    for tool in tools_needed(settings):
         find_tool(tool, "backup")
 
 

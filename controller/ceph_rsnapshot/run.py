@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
 
-from ceph_rsnapshot import orphans
+from ceph_rsnapshot import last_run, orphans
 from ceph_rsnapshot.backup_image import backup_image, initial_report
 from ceph_rsnapshot.client import AgentClient
 from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, AgentConnection, Context, opened
+from ceph_rsnapshot.last_run import LastRun
 from ceph_rsnapshot.layout import Place, place
 from ceph_rsnapshot.observer import Observer
 from ceph_rsnapshot.report import ImageReport, OrphanReport, OrphanResult, RunReport, nothing_to_back_up
@@ -70,7 +71,10 @@ def run(
             for listing in findings.listings:
                 _rotate_orphans(context, listing, findings, rotate_many_orphans, found_something)
             kept = str(context.conf_folder) if settings.keeps_conf else None
-        return findings.report(settings, snapshot, started, kept)
+            report = findings.report(settings, snapshot, started, kept)
+            if report.ok:
+                last_run.note(settings.backup_base_path, LastRun(ended=report.ended, snapshot=snapshot))
+        return report
     finally:
         observer.run_ends()
 

@@ -1,0 +1,31 @@
+"""When a run last did all that it was to do, in a file beside the backups."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ceph_rsnapshot_common import folders
+
+_NAME = ".last_good_run.json"
+
+
+class LastRun(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    ended: datetime
+    snapshot: str
+
+
+def note(base: Path, run: LastRun) -> None:
+    folders.write_durably(base / _NAME, run.model_dump_json() + "\n")
+
+
+def read(base: Path) -> LastRun | None:
+    """None if there was none, as far as is known."""
+    try:
+        return LastRun.model_validate_json((base / _NAME).read_bytes())
+    except (OSError, ValidationError):
+        return None
