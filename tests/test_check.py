@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 import pytest
@@ -87,7 +86,7 @@ def test_no_agent_no_pool_no_tool(site: Site) -> None:
     empty = site.folder / "bin"
     empty.mkdir()
     for tool in ("rsync", "qemu-img", "qemu-nbd", "setpriv", "date", "sh"):
-        os.symlink(f"/usr/bin/{tool}", empty / tool)
+        (empty / tool).symlink_to(f"/usr/bin/{tool}")
     items = _check(site, 1, PATH=str(empty))
     assert items["backup node: rsync"]["ok"]
 

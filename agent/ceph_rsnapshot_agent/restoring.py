@@ -194,30 +194,26 @@ def _right_cluster(cluster: Cluster, note: dict[str, str]) -> None:
 
 def _remove_image(ioctx: Any, name: str) -> bool:
     """Whether it is gone; only ever called with the name of an unfinished restore."""
-    rbd = bindings("rbd")
     deadline = time.monotonic() + _WATCHED_SECONDS
-    reason: object = "it is still listed"
-    while True:
-        try:
-            if name not in rbd.RBD().list(ioctx):
-                return True
+    while (reason := _try_to_remove(ioctx, name)) and time.monotonic() < deadline:
+        if not isinstance(reason, bindings("rbd").ImageBusy):
+            break
+        time.sleep(1)  # an nbdkit that was killed counts as a watcher for 30 seconds (osd_client_watch_timeout)
+    if reason:
+        _logger.error("the unfinished image %s stays until the next restore or start: %s", name, reason)
+    return reason is None
+
+
+def _try_to_remove(ioctx: Any, name: str) -> Exception | None:
+    """Why it is still there, or None."""
+    rbd = bindings("rbd")
+    try:
+        if name in rbd.RBD().list(ioctx):
             rbd.RBD().remove(ioctx, name)
-        except rbd.ImageBusy as error:
-            # an nbdkit that was killed counts as a watcher for 30 seconds (osd_client_watch_timeout)
-            reason = error
-        except rbd.Error as error:
-            reason = error
-            break
-        else:
-            # a full Ceph may say that all is well though it is not
-            if name not in rbd.RBD().list(ioctx):
-                return True
-            break
-        if time.monotonic() > deadline:
-            break
-        time.sleep(1)
-    _logger.error("the unfinished image %s can't be removed now, but by the next restore or start: %s", name, reason)
-    return False
+        # a full Ceph says that all is well, and still lists it
+        return RuntimeError("it is still listed") if name in rbd.RBD().list(ioctx) else None
+    except rbd.Error as error:
+        return error  # type: ignore[no-any-return]
 
 
 def _note_path(settings: Settings, token: str) -> Path:

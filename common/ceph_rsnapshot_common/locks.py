@@ -67,8 +67,8 @@ def held_by(path: Path) -> str | None:
         lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
     except OSError:
         return None
-    held = ((line.split()[1], line.split()[4], line.split()[5].rpartition(":")[2]) for line in lines if "->" not in line)
-    return pid if ("FLOCK", pid, inode) in held else None
+    words = [line.split() for line in lines if "->" not in line]  # "->" marks those who wait
+    return pid if ["FLOCK", pid, inode] in ([each[1], each[4], each[5].rpartition(":")[2]] for each in words) else None
 
 
 def holder(path: Path) -> str:

@@ -17,9 +17,9 @@ from ceph_rsnapshot_common.settings import Settings
 if TYPE_CHECKING:
     from ceph_rsnapshot.backups import Backup
     from ceph_rsnapshot.preflight import CheckReport
-    from ceph_rsnapshot.restore import Restored
-    from ceph_rsnapshot.serve import Served
-    from ceph_rsnapshot.verify import Verified, VerifyReport
+    from ceph_rsnapshot.restore_image import Restored
+    from ceph_rsnapshot.serving import Served
+    from ceph_rsnapshot.verifying import Verified, VerifyReport
 
 Progress = Callable[[str, str, int, int], None]
 """Gets the name of what is worked on, the stage, and bytes done and in all (0 if the stage has no measure)."""
@@ -116,7 +116,7 @@ def verify(
         AgentUnreachable, VersionMismatch, ClusterUnreachable, ImageUnreadable: the source could not be asked.
     """
     from ceph_rsnapshot.choose import chosen
-    from ceph_rsnapshot.verify import not_verified_since, verify_all
+    from ceph_rsnapshot.verifying import not_verified_since, verify_all
 
     settings = settings or load_settings()
     backups = chosen(settings, which)
@@ -155,8 +155,8 @@ def restore(
         AgentUnreachable, VersionMismatch, ClusterUnreachable: if the connection is lost, the agent removes the image.
     """
     from ceph_rsnapshot.choose import one
-    from ceph_rsnapshot.restore import restore_image
     from ceph_rsnapshot.restore_file import restore_file
+    from ceph_rsnapshot.restore_image import restore_image
 
     settings = settings or load_settings()
     if (to is None) == (to_file is None):
@@ -195,7 +195,7 @@ def serve(
         CommandFailed, ToolMissing: qemu-nbd does not start.
     """
     from ceph_rsnapshot.choose import one
-    from ceph_rsnapshot.serve import served
+    from ceph_rsnapshot.serving import served
 
     return served(one(settings or load_settings(), which), Path(socket) if socket else None, port)
 

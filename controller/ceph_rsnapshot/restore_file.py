@@ -15,7 +15,7 @@ from ceph_rsnapshot.contents import write_digests
 from ceph_rsnapshot.context import RUN_FOLDER_PREFIX
 from ceph_rsnapshot.expected import expected_digests, usable
 from ceph_rsnapshot.held import Held, hold
-from ceph_rsnapshot.restore import Progress, Restored
+from ceph_rsnapshot.restore_image import Progress, Restored
 from ceph_rsnapshot_common import commands, folders
 from ceph_rsnapshot_common.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import CommandFailed, RestoreFailed, TargetExists

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+import ceph_rsnapshot
 from ceph_rsnapshot.cli.parser import COMMANDS, command_parsers, make_parser
 from ceph_rsnapshot.cli.settings import text_of
 from ceph_rsnapshot.report import RunReport
@@ -106,3 +107,9 @@ def test_annotations_of_models_work_on_python_3_9() -> None:
     assert {Settings, Manifest, Listing, RunReport} <= models
     for model in models:
         assert not [text for text in vars(model).get("__annotations__", {}).values() if " | " in str(text)], model
+
+
+def test_no_module_hides_a_function_of_the_api() -> None:
+    """Importing ``package.name`` sets the attribute ``name`` of the package."""
+    modules = {path.stem for path in (ROOT / "controller" / "ceph_rsnapshot").iterdir()}
+    assert not modules & set(ceph_rsnapshot.__all__)

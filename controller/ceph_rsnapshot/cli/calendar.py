@@ -68,7 +68,7 @@ def _header(days: Sequence[date], names: int, colours: Paint) -> Iterator[str]:
     months = ""
     for month, group in groupby(days, key=lambda day: f"{day:%b %Y}"):
         space = len(list(group)) * _CELL
-        months += f" {month if space > len(month) else month[:3] if space > 3 else ''}".ljust(space)[:space]
+        months += (f" {month}" if space > len(month) else month[:_CELL]).ljust(space)
     yield colours((" " * names + months).rstrip(), "dim")
     yield colours(" " * names + "".join(f"{day.day:{_CELL}}" for day in days), "dim")
 

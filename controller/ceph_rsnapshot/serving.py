@@ -94,8 +94,9 @@ def _answers(port: int) -> bool:
 
 def _commands(uri: str, nbd_client: str) -> tuple[tuple[str, str], ...]:
     fish = f"nbd://?socket={uri.partition('socket=')[2]}" if "socket=" in uri else uri
+    mount = "sleep 1; mount -o ro,loop /tmp/disk/disk.raw /mnt"
     return (
-        ("copy a file out", f"guestfish --ro --format=raw -a {shlex.quote(fish)} -i copy-out /etc/hostname /tmp"),
-        ("as a raw file", f"mkdir /tmp/disk && nbdfuse -r /tmp/disk {shlex.quote(uri)} &"),
-        ("as a block device", f"nbd-client {nbd_client} /dev/nbd0 -readonly && mount -o ro /dev/nbd0p1 /mnt"),
+        ("copy single files out", f"guestfish --ro --format=raw -a {shlex.quote(fish)} -i copy-out /etc/hostname /tmp"),
+        ("mount a file system", f"mkdir /tmp/disk; nbdfuse -r /tmp/disk/disk.raw {shlex.quote(uri)} & {mount}"),
+        ("mount a partition", f"nbd-client {nbd_client} /dev/nbd0 -readonly -persist; mount -o ro /dev/nbd0p1 /mnt"),
     )
