@@ -1,5 +1,5 @@
 # `make` tells what there is
-.PHONY: help install demo test bench lint format docs
+.PHONY: help install demo test bench lint format docs man
 PYTHON = .venv/bin/python
 
 help:
@@ -8,6 +8,7 @@ help:
 	@echo "make bench   how fast, as ratios to the old way of doing it (as root)"
 	@echo "make lint    ruff, mypy, and the units through systemd-analyze"
 	@echo "make docs    the configuration reference, from the table of options"
+	@echo "make man     man pages in build/man, from the parser"
 
 # Debian packages, and the environment in .venv with the distribution's python3-rados and python3-rbd
 install:
@@ -41,3 +42,6 @@ format: install
 
 docs: install
 	$(PYTHON) -m ceph_rsnapshot_common.reference > docs/configuration.md
+
+man: install
+	$(PYTHON) docs/manpages.py build/man
