@@ -29,6 +29,7 @@ test: install
 bench: install
 	$(PYTHON) -m benchmarks.transfer
 	$(PYTHON) -m benchmarks.huge
+	$(PYTHON) -m benchmarks.restore
 
 lint: install
 	$(PYTHON) -m ruff check .

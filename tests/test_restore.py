@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -363,3 +364,30 @@ def test_to_a_file_without_the_cluster(backed_up: Site, file_format: str) -> Non
     before = target.read_bytes()
     assert "exists already" in backed_up.run("ceph_rsnapshot", *arguments, code=1).stderr
     assert target.read_bytes() == before
+
+
+def test_a_file_system_comes_back_file_by_file(backed_up: Site) -> None:
+    """ext4 with many files: each has its content and its mode in the restored image."""
+    tree, raw = backed_up.folder / "tree", backed_up.folder / "fs.raw"
+    randomly = random.Random(87)
+    for number in range(200):
+        path = tree / f"d{number % 7}" / f"file {number}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(randomly.randbytes(randomly.choice([0, 100, 5000, 200_000])))
+        path.chmod(randomly.choice([0o600, 0o644, 0o755]))
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", str(tree), str(raw), "64M"], check=True)
+    backed_up.pool.cluster.rbd("import", "--no-progress", "--dest-pool", backed_up.pool.name, str(raw), "fs")
+    backed_up.pool.snap("fs", DAY)
+    backed_up.backup("--image-re", "fs", "--transfer-mode", "direct")
+    backed_up.pool.remove("fs")
+    backed_up.run("ceph_rsnapshot", "restore", "fs", "--to", f"{backed_up.pool}/fs")
+    again, out = backed_up.folder / "again.raw", backed_up.folder / "out"
+    backed_up.pool.cluster.rbd("export", "--no-progress", "--pool", backed_up.pool.name, "--image", "fs", str(again))
+    subprocess.run(["e2fsck", "-f", "-n", str(again)], check=True, capture_output=True)
+    out.mkdir()
+    subprocess.run(["debugfs", "-R", f'rdump / "{out}"', str(again)], check=True, capture_output=True)
+    files = [path.relative_to(tree) for path in sorted(tree.rglob("*")) if path.is_file()]
+    assert len(files) == 200
+    for path in files:
+        assert (out / path).read_bytes() == (tree / path).read_bytes()
+        assert (out / path).stat().st_mode == (tree / path).stat().st_mode

@@ -106,7 +106,7 @@ class NbdBindingsMissing(CephRsnapshotError):
     code = "nbd-bindings-missing"
     template = (
         "can't import nbd ({reason}): install python3-libnbd on the backup node and create the environment with "
-        "--system-site-packages, or use TRANSFER_MODE staged with VERIFY none"
+        "--system-site-packages"
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal, Optional
+from typing import Annotated, Literal, Optional
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ceph_rsnapshot_common.errors import ErrorRecord
 from ceph_rsnapshot_common.manifest import Base, Layout, Manifest
@@ -179,8 +179,8 @@ class RestoreRequest(Record):
     """An image to create, of ``size`` bytes; ``data_pool`` goes over that of the layout."""
 
     pool: Pool
-    image: str
-    size: int
+    image: Annotated[str, Field(pattern=r"^[^/@]+$")]
+    size: Annotated[int, Field(ge=0)]
     layout: Layout
     data_pool: Optional[str] = None
 

@@ -170,7 +170,7 @@ def restore(
 def _target(text: str) -> tuple[Pool, str]:
     place, _, image = text.rpartition("/")
     try:
-        if not place or not image or "@" in text or not text.isprintable():
+        if not place or not image or "@" in text:
             raise ValueError(f"{text!r} is not POOL[/NAMESPACE]/NAME")
         return parse_pool(place), image
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""When a run last did all that it was to do, in a file beside the backups."""
+"""When a run last did all that it was to do, in a file beside the log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ceph_rsnapshot_common import folders
 
-_NAME = ".last_good_run.json"
+_NAME = "last_good_run.json"
 
 
 class LastRun(BaseModel):
@@ -19,13 +19,13 @@ class LastRun(BaseModel):
     snapshot: str
 
 
-def note(base: Path, run: LastRun) -> None:
-    folders.write_durably(base / _NAME, run.model_dump_json() + "\n")
+def note(folder: Path, run: LastRun) -> None:
+    folders.write_durably(folder / _NAME, run.model_dump_json() + "\n")
 
 
-def read(base: Path) -> LastRun | None:
+def read(folder: Path) -> LastRun | None:
     """None if there was none, as far as is known."""
     try:
-        return LastRun.model_validate_json((base / _NAME).read_bytes())
+        return LastRun.model_validate_json((folder / _NAME).read_bytes())
     except (OSError, ValidationError):
         return None

@@ -108,7 +108,7 @@ def _lock(settings: Settings) -> CheckItem:
 
 
 def _last_good_run(settings: Settings) -> CheckItem:
-    found = last_run.read(settings.backup_base_path)
+    found = last_run.read(settings.log_base_path)
     if found is None:
         return good("last good run", "none yet, as far as is known")
     age = datetime.now(timezone.utc) - found.ended

@@ -73,7 +73,7 @@ def run(
             kept = str(context.conf_folder) if settings.keeps_conf else None
             report = findings.report(settings, snapshot, started, kept)
             if report.ok:
-                last_run.note(settings.backup_base_path, LastRun(ended=report.ended, snapshot=snapshot))
+                last_run.note(settings.log_base_path, LastRun(ended=report.ended, snapshot=snapshot))
         return report
     finally:
         observer.run_ends()

@@ -1,0 +1,145 @@
+"""Getting 2 GiB back, and verifying them, as ratios to the plain tools in the same run.
+
+    python -m benchmarks.restore [--runs 3]
+
+The tables that it prints are those of docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.scene import GIB, MIB, Scene, empty, make_image, opened
+from benchmarks.watch import timed
+from ceph_rsnapshot_common.block_digests import BLOCK, block_sums
+
+_SIZE, _DATA = 8 * GIB, 2 * GIB
+_PARALLEL = 3
+
+
+class Benchmark:
+    """Each method is one row: it prepares, measures, and returns the seconds."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.qcow = scene.base / "rbd" / "vm" / "daily.0" / "vm.qcow2"
+        self.rbd = ["rbd", "--conf", str(scene.cluster.conf)]
+
+    def convert(self) -> float:
+        """qemu-img straight into a new image, on the ceph node."""
+        self._remove("new")
+        target = f"rbd:rbd/new:conf={self.scene.cluster.conf}"
+        how = ["-n", "--target-is-zero", "-W", "-m", "16", "-f", "qcow2", "-O", "raw"]
+        return timed(
+            [*self.rbd, "create", "--size", f"{_SIZE}B", "new"], ["qemu-img", "convert", *how, str(self.qcow), target]
+        )
+
+    def restore(self) -> float:
+        """The whole command, over ssh, reading back included."""
+        self._remove("new")
+        return timed(self.scene.command("restore", "rbd/vm", "--to", "rbd/new"))
+
+    def restores_at_once(self) -> float:
+        """Several at once: seconds of each, in effect."""
+        names = [f"new{number}" for number in range(_PARALLEL)]
+        self._remove(*names)
+        started = time.monotonic()
+        running = [
+            subprocess.Popen(self.scene.command("restore", "rbd/vm", "--to", f"rbd/{name}"), stdout=subprocess.DEVNULL)
+            for name in names
+        ]
+        if any(process.wait() for process in running):
+            sys.exit("a restore failed")
+        seconds = (time.monotonic() - started) / _PARALLEL
+        self._remove(*names)
+        return seconds
+
+    def backup(self) -> float:
+        empty(self.scene.base)
+        return timed(self.scene.command())
+
+    def cat(self, cold: bool) -> float:
+        self._cache(cold)
+        return timed(["sh", "-c", f"cat {self.qcow} > /dev/null"])
+
+    def verify(self, cold: bool) -> float:
+        self._cache(cold)
+        return timed(self.scene.command("verify", "rbd/vm"))
+
+    @staticmethod
+    def hashing() -> float:
+        """What the digests add to a reading that takes place anyway."""
+        blocks = [random.Random(number).randbytes(BLOCK) for number in range(16)]
+        started = time.monotonic()
+        for number in range(_DATA // BLOCK):
+            list(block_sums(number * BLOCK, blocks[number % len(blocks)]))
+        return time.monotonic() - started
+
+    def _remove(self, *names: str) -> None:
+        for name in names:
+            subprocess.run([*self.rbd, "rm", "--no-progress", name], check=False, capture_output=True)
+
+    def _cache(self, cold: bool) -> None:
+        subprocess.run(["sync"], check=True)
+        if cold:
+            Path("/proc/sys/vm/drop_caches").write_text("3\n")
+        else:
+            self.qcow.read_bytes()[:0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=3, help="medians of so many rounds")
+    runs = parser.parse_args().runs
+    with opened() as scene:
+        make_image(scene.cluster, "vm", _SIZE, _DATA)
+        scene.configure("vm", TRANSFER_MODE="direct", ALLOW_RESTORE=True, MIN_FREESPACE=100 * MIB)
+        found = _measure(Benchmark(scene), runs)
+    print("| | seconds | speed, of the tool's |\n| --- | ---: | ---: |")
+    for name, reference in _REFERENCES.items():
+        print(f"| {name} | {found[name]:.2f} | {found[reference] / found[name]:.2f} |")
+    print(f"\nhashing for the digests: {found['hashing'] / found['backup']:.3f} of a full backup")
+
+
+def _measure(benchmark: Benchmark, runs: int) -> dict[str, float]:
+    """Medians; one round after the other, so that a slow moment of the machine meets all rows."""
+    rows: dict[str, Callable[[], float]] = {
+        "backup": benchmark.backup,
+        "hashing": benchmark.hashing,
+        "convert into rbd:": benchmark.convert,
+        "restore": benchmark.restore,
+        f"each of {_PARALLEL} restores at once": benchmark.restores_at_once,
+        "cat, from the disk": lambda: benchmark.cat(cold=True),
+        "verify, from the disk": lambda: benchmark.verify(cold=True),
+        "cat, from the page cache": lambda: benchmark.cat(cold=False),
+        "verify, from the page cache": lambda: benchmark.verify(cold=False),
+    }
+    found: dict[str, list[float]] = {name: [] for name in rows}
+    for _ in range(runs):
+        for name, row in rows.items():
+            found[name].append(row())
+            print(f"{name}: {found[name][-1]:.2f} s", file=sys.stderr)
+    return {name: statistics.median(seconds) for name, seconds in found.items()}
+
+
+_REFERENCES = {
+    "convert into rbd:": "convert into rbd:",
+    "restore": "convert into rbd:",
+    f"each of {_PARALLEL} restores at once": "convert into rbd:",
+    "cat, from the disk": "cat, from the disk",
+    "verify, from the disk": "cat, from the disk",
+    "cat, from the page cache": "cat, from the page cache",
+    "verify, from the page cache": "cat, from the page cache",
+}
+"""What the speed of each row is a ratio of."""
+
+
+if __name__ == "__main__":
+    main()
