@@ -71,6 +71,8 @@ def test_a_damaged_day_is_shown(three_days: Site) -> None:
     states = {(each["image"], each["number"]): each["state"] for each in _list(three_days)}
     assert (states["a", 1], states["b", 0], states["a", 0]) == ("damaged", "damaged", "complete")
     assert three_days.run("ceph_rsnapshot", "list").stdout.count("DAMAGED") == 2
+    calendar = three_days.run("ceph_rsnapshot", "list", "--calendar", env={"PYTHONIOENCODING": "utf-8"}).stdout
+    assert calendar.count("✗") == 3, "one for each image, and one in the legend"
 
 
 def test_the_calendar_shows_a_gap(running: Site) -> None:
@@ -89,8 +91,8 @@ def test_the_calendar_shows_a_gap(running: Site) -> None:
         os.link(source / "a.qcow2", folder / "vm.qcow2")
     lines = running.run("ceph_rsnapshot", "list", "--calendar", "rbd/vm", env={"PYTHONIOENCODING": "utf-8"}).stdout
     (marks,) = (line.split()[1:] for line in lines.splitlines() if line.startswith("rbd/vm"))
-    assert marks[:4] == ["●", "·", "●", "●"]
-    assert marks[4:] == ["·", "·"], "the days since then, but for today, are missing"
+    assert marks[:4] == ["●", "□", "●", "●"]
+    assert marks[4:] == ["□", "□"], "the days since then, but for today, are missing"
     ascii_only = running.run("ceph_rsnapshot", "list", "--calendar", "rbd/vm", env={"PYTHONIOENCODING": "ascii"})
     assert "rbd/vm" in ascii_only.stdout and "●" not in ascii_only.stdout
 

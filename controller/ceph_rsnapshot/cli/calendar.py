@@ -12,8 +12,8 @@ from rich.cells import cell_len
 from ceph_rsnapshot.backups import Backup
 from ceph_rsnapshot.tables import Paint, fitted, marks
 
-_MARKS = {"complete": "●", "verified": "✓", "failed": "✗", "damaged": "✗", "missing": "·"}
-_ASCII = {"complete": "o", "verified": "v", "failed": "X", "damaged": "X", "missing": "."}
+_MARKS = {"complete": "●", "verified": "✓", "failed": "✗", "damaged": "✗", "missing": "□"}
+_ASCII = {"complete": "o", "verified": "v", "failed": "X", "damaged": "X", "missing": "-"}
 _STYLES = {"complete": "", "verified": "green", "failed": "red", "damaged": "red", "missing": "yellow"}
 _WORSE = ("complete", "verified", "damaged", "failed")
 _CELL = 3
@@ -46,10 +46,20 @@ def _states(backups: Iterator[Backup]) -> dict[date, str]:
     """The state of each day; of several backups of one day the worst one counts."""
     found: dict[date, str] = {}
     for backup in backups:
-        if backup.taken:
-            day = backup.taken.astimezone().date()
+        day = _day(backup)
+        if day:
             found[day] = max(found.get(day, _WORSE[0]), backup.state, key=_WORSE.index)
     return found
+
+
+def _day(backup: Backup) -> date | None:
+    """The day of the snapshot; if the manifest can't be read, that on which the folder was made."""
+    if backup.taken:
+        return backup.taken.astimezone().date()
+    try:
+        return datetime.fromtimestamp(backup.folder.stat().st_mtime).astimezone().date()
+    except OSError:
+        return None
 
 
 def _days(images: object, intervals: set[str], today: date) -> list[date]:

@@ -58,7 +58,8 @@ def _table(backups: Sequence[Backup], colours: Paint, limit: int | None) -> Iter
             *cells, last = next(lines)
             yield (" " * _INDENT + between.join([*cells, colours(last, _style(backup))])).rstrip()
     images = len({(backup.pool, backup.image) for backup in backups})
-    yield colours(f"{images} images, {len(backups)} backups; alone: what would be free if only that day went", "dim")
+    counted = f"{images} image{'s' * (images != 1)}, {len(backups)} backup{'s' * (len(backups) != 1)}"
+    yield colours(f"{counted}; alone: what would be free if only that day went", "dim")
 
 
 def _row(backup: Backup, now: datetime) -> tuple[str, ...]:
