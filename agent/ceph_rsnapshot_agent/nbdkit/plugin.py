@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 import nbdkit
-import rados
 import rbd
 
 # nbdkit runs this file as a script: its folder is not on the module path
 sys.path.insert(0, str(Path(__file__).parent))
+import connection  # noqa: E402
 import diff  # noqa: E402
 import windows  # noqa: E402
 
@@ -35,15 +35,9 @@ class _Served:
 
     def open(self):
         given = self.parameters
-        options = {key[len("ceph.") :]: value for key, value in given.items() if key.startswith("ceph.")}
-        self.cluster = rados.Rados(
-            conffile=given["conf"], rados_id=given["user"], clustername=given["cluster"], conf=options
-        )
-        self.cluster.connect(timeout=float(options.get("client_mount_timeout", 120)))
-        self.ioctx = self.cluster.open_ioctx(given["pool"])
-        self.ioctx.set_namespace(given.get("namespace", ""))
+        self.connection = connection.Connection(given)
         by = {"image_id": given["image_id"]} if given.get("image_id") else {"name": given["image"]}
-        self.image = rbd.Image(self.ioctx, read_only=True, **by)
+        self.image = rbd.Image(self.connection.ioctx, read_only=True, **by)
         self.image.set_snap_by_id(int(given["snapshot_id"]))
         self.size = self.image.size()
         self.windows = self._changes(given)
@@ -52,8 +46,7 @@ class _Served:
         if self.image:
             self.windows.close()
             self.image.close()
-            self.ioctx.close()
-            self.cluster.shutdown()
+            self.connection.close()
 
     def _changes(self, given):
         base = None

@@ -5,10 +5,15 @@ cluster, pool, namespace, image_id, and any option of Ceph as ``ceph.OPTION``.
 """
 
 import errno
+import sys
+from pathlib import Path
 
 import nbdkit
-import rados
 import rbd
+
+# nbdkit runs this file as a script: its folder is not on the module path
+sys.path.insert(0, str(Path(__file__).parent))
+import connection  # noqa: E402
 
 API_VERSION = 2
 _SECTOR = 512
@@ -24,22 +29,15 @@ class _Served:
 
     def open(self):
         given = self.parameters
-        options = {key[len("ceph.") :]: value for key, value in given.items() if key.startswith("ceph.")}
-        self.cluster = rados.Rados(
-            conffile=given["conf"], rados_id=given["user"], clustername=given["cluster"], conf=options
-        )
-        self.cluster.connect(timeout=float(options.get("client_mount_timeout", 120)))
-        self.ioctx = self.cluster.open_ioctx(given["pool"])
-        self.ioctx.set_namespace(given.get("namespace", ""))
-        self.ioctx.set_osdmap_full_try()  # a full pool is an error at once, and not a wait
-        self.image = rbd.Image(self.ioctx, image_id=given["image_id"])
+        self.connection = connection.Connection(given)
+        self.connection.ioctx.set_osdmap_full_try()  # a full pool is an error at once, and not a wait
+        self.image = rbd.Image(self.connection.ioctx, image_id=given["image_id"])
         self.size = self.image.size()
 
     def close(self):
         if self.image:
             self.image.close()
-            self.ioctx.close()
-            self.cluster.shutdown()
+            self.connection.close()
 
 
 _served = _Served()
