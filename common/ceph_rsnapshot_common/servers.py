@@ -17,7 +17,9 @@ from ceph_rsnapshot_common.errors import CommandFailed, one_line
 
 _POLL_SECONDS = 0.005
 _SHOWN_LOG = 1000
-_TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t].*\n)+")
+# nbdkit puts one space before the last line, which names the error
+_TRACEBACK = re.compile(r"(?:nbdkit: .* error: )?Traceback \(most recent call last\):\n(?:[ \t]{2,}.*\n)+")
+_LISTENING = "00010000"  # __SO_ACCEPTCON, in the column Flags of /proc/net/unix
 
 
 @contextmanager
@@ -75,13 +77,21 @@ def greets(address: Path) -> bool:
             return False
 
 
+def listens(address: Path) -> bool:
+    """Whether somebody listens on a unix socket; its file is there a moment earlier. Makes no connection."""
+    lines = Path("/proc/net/unix").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    return any(line.endswith(f" {address}") and line.split()[3] == _LISTENING for line in lines)
+
+
 def tail(log: Path) -> str:
     """The end of a server's output, as one line; of Python's tracebacks only what they end with."""
     try:
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-    return one_line(_TRACEBACK.sub("", text)[-_SHOWN_LOG:])
+    # many threads fail for one reason
+    lines = dict.fromkeys(_TRACEBACK.sub("", text).splitlines())
+    return one_line("\n".join(lines)[-_SHOWN_LOG:])
 
 
 def _wait(process: subprocess.Popen[bytes], name: str, log: Path, ready: Callable[[], bool], timeout: float) -> None:

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ceph_rsnapshot_common import commands, servers
@@ -95,8 +96,9 @@ def link(settings: Settings, folder: Path) -> Iterator[Link]:
     for leftover in (address, control, log):
         leftover.unlink(missing_ok=True)
     argv = [find_tool("ssh", "backup"), *user_args, *options, *forward, "--", settings.ceph_host]
+    ready = partial(servers.listens, address)
     try:
-        with servers.running(argv, node="backup", log=log, ready=address.is_socket, timeout=_CONNECT_SECONDS):
+        with servers.running(argv, node="backup", log=log, ready=ready, timeout=_CONNECT_SECONDS):
             shared = (*user_args, "-S", str(control), "-o", "BatchMode=yes", "-o", "ControlMaster=no")
             yield Link(address, where, settings.ceph_host, shared, log)
     except CommandFailed as error:
