@@ -191,9 +191,9 @@ def test_bandwidth_limit(direct: Site, ssh_server: SshServer) -> None:
     direct.over_ssh(ssh_server)
     with direct.pool.ioctx() as ioctx:
         rbd.RBD().create(ioctx, "a", 16 * MIB, old_format=False)
-    with direct.pool.image("a") as image:
-        image.write(random.Random(1).randbytes(8 * MIB), 0)
-    direct.pool.snap("a", DAY)
-    for mode in ("direct", "staged"):
-        limited = day(direct, DAY, "--transfer-mode", mode, "--bandwidth-limit", "2M", "--force", "--full")
+    for name, mode in ((DAY, "direct"), ("2026-01-02", "staged")):
+        with direct.pool.image("a") as image:
+            image.write(os.urandom(8 * MIB), 0)
+        direct.pool.snap("a", name)
+        limited = day(direct, name, "--transfer-mode", mode, "--bandwidth-limit", "2M", "--full")
         assert limited["seconds"] > 1.9  # nbdkit lets two seconds pass at once

@@ -76,9 +76,10 @@ def _copy(
     cancelled: threading.Event,
 ) -> None:
     qemu_img = commands.find_tool("qemu-img", "ceph")
-    with nbd.serve(settings, request) as served:
+    # BANDWIDTH_LIMIT is rsync's, which carries the qcow2 to the other node
+    with nbd.serve(settings, request.model_copy(update={"bandwidth_limit": 0})) as served:
         try:
-            need = _measure(qemu_img, served.uri, cancelled)
+            need = _measure(qemu_img, served.uri, request.qcow, cancelled)
             space.check(files.folder, need, settings.min_freespace)
             with space.watched(files.folder, settings.min_freespace, cancelled) as watch:
                 try:
@@ -91,9 +92,9 @@ def _copy(
             raise ExportFailed(pool=request.pool, image=request.image, reason=reason) from None
 
 
-def _measure(qemu_img: str, uri: str, cancelled: threading.Event) -> int:
+def _measure(qemu_img: str, uri: str, options: QcowOptions, cancelled: threading.Event) -> int:
     """Bytes that the qcow2 will need at most."""
-    argv = [qemu_img, "measure", "--output=json", "-f", "raw", "-O", "qcow2", uri]
+    argv = [qemu_img, "measure", "--output=json", "-f", "raw", "-O", "qcow2", *qcow.create_options(options), uri]
     answer = commands.run(commands.dying_with_parent(argv, "ceph"), cancelled=cancelled)
     return int(json.loads(answer.stdout)["required"])
 

@@ -97,7 +97,7 @@ def _look_at(
 
 
 def _describe(rbd: Any, image: Any, name: str, image_id: str, snapshot_name: str, base: Base | None) -> Image:
-    snapshots = [entry for entry in image.list_snaps() if entry["namespace"] == _USER_NAMESPACE]
+    snapshots = user_snapshots(image)
     wanted = next((entry for entry in snapshots if entry["name"] == snapshot_name), None)
     newest = max(snapshots, key=lambda entry: int(entry["id"]), default=None)
     return Image(
@@ -110,6 +110,11 @@ def _describe(rbd: Any, image: Any, name: str, image_id: str, snapshot_name: str
         base=base,
         base_exists=base is not None and any(entry["id"] == base.snapshot_id for entry in snapshots),
     )
+
+
+def user_snapshots(image: Any) -> list[Any]:
+    """The snapshots that people made; one that was deleted while a clone needs it is in the trash namespace."""
+    return [entry for entry in image.list_snaps() if entry["namespace"] == _USER_NAMESPACE]
 
 
 def _snapshot(image: Any, entry: Any) -> Snapshot | None:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from ceph_rsnapshot_agent.jobs import to_record
 from ceph_rsnapshot_agent.session import Session
 from ceph_rsnapshot_common.errors import BadRequest, one_line
+from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.records import (
     BlockRequest,
     CheckRequest,
@@ -24,7 +25,6 @@ from ceph_rsnapshot_common.records import (
     ImageName,
     LandedRequest,
     ListRequest,
-    Record,
     RestoreRequest,
     SnapshotRequest,
 )
@@ -150,8 +150,11 @@ def _remove_qcow(session: Session, request: object) -> object:
 
 
 def _poll(session: Session, job: object) -> object:
-    """The status as soon as the job has ended, or else after a moment."""
-    return session.jobs.get(str(job)).wait()
+    """The status as soon as the job has ended, or else after a moment; a failed one is then forgotten."""
+    status = session.jobs.get(str(job)).wait()
+    if status.state == "failed":
+        session.jobs.forget(str(job))
+    return status
 
 
 def _result(session: Session, job: object) -> object:

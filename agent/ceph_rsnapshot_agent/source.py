@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 from ceph_rsnapshot_agent.cluster import Cluster, bindings
 from ceph_rsnapshot_agent.features import feature_names
-from ceph_rsnapshot_agent.listing import snapshot_created
+from ceph_rsnapshot_agent.listing import snapshot_created, user_snapshots
 from ceph_rsnapshot_agent.nbdkit.diff import Diff
 from ceph_rsnapshot_agent.nbdkit.windows import window_size
 from ceph_rsnapshot_common.errors import BaseUnusable, Cancelled, ImageUnreadable
@@ -110,7 +110,7 @@ def _base_name(image: Any, request: ExportRequest) -> str:
     """The name that the base has, by its id (diff_iterate wants a name, and a name may be used again)."""
     assert request.base
     about = f"the base, snapshot {request.base.snapshot} (id {request.base.snapshot_id}),"
-    found = next((each for each in image.list_snaps() if each["id"] == request.base.snapshot_id), None)
+    found = next((each for each in user_snapshots(image) if each["id"] == request.base.snapshot_id), None)
     if found is None:
         raise BaseUnusable(reason=f"{about} no longer exists")
     if found["id"] >= request.snapshot_id:
@@ -121,15 +121,21 @@ def _base_name(image: Any, request: ExportRequest) -> str:
 
 
 def _maps_are_valid(image: Any, request: ExportRequest) -> bool:
-    """Whether the object maps of all snapshots from the base (or the first) to this one may be believed."""
+    """Whether the object maps of all snapshots from the base (or the first) to this one may be believed.
+
+    Where the image was smaller meanwhile they may not: what was cut off then is missing in their differences (seen with
+    Ceph 16.2: shrunk, snapshot, grown again).
+    """
     rbd = bindings("rbd")
     needed = rbd.RBD_FEATURE_OBJECT_MAP | rbd.RBD_FEATURE_FAST_DIFF
     if image.features() & needed != needed:
         return False
     oldest = request.base.snapshot_id if request.base else 0
-    ids = [each["id"] for each in image.list_snaps() if oldest <= each["id"] <= request.snapshot_id]
+    between = [each for each in image.list_snaps() if oldest <= each["id"] <= request.snapshot_id]
+    if request.base and len({each["size"] for each in between}) > 1:
+        return False
     try:
-        return not any(_flags(image, each) for each in ids)
+        return not any(_flags(image, each["id"]) for each in between)
     finally:
         image.set_snap_by_id(request.snapshot_id)
 

@@ -72,6 +72,7 @@ def run(
     pass_fds: Sequence[int] = (),
     cancelled: threading.Event | None = None,
     on_stdout: Callable[[str], None] = lambda text: None,
+    waiting: Callable[[], None] | None = None,
     finish: bool = False,
 ) -> Result:
     """Run ``argv`` to its end and return its exit code and output.
@@ -81,6 +82,7 @@ def run(
         accepted: exit codes that are no failure.
         cancelled: when set from another thread, the command is stopped.
         on_stdout: gets standard output as it comes.
+        waiting: called about ten times a second until it ends.
         finish: let the command come to its end even when this thread is interrupted (then the interrupt goes on).
 
     Raises:
@@ -91,7 +93,7 @@ def run(
     process = _start(argv, env, pass_fds)
     drains = [_Drain(process.stdout, on_stdout), _Drain(process.stderr)]
     try:
-        outcome = _wait(process, timeout, cancelled)
+        outcome = _wait(process, timeout, cancelled, waiting)
     except BaseException:
         if finish:
             process.wait()
@@ -156,9 +158,16 @@ def _start(argv: Sequence[str], env: Mapping[str, str] | None, pass_fds: Sequenc
         raise _failure(argv, "could not be started", str(error)) from None
 
 
-def _wait(process: subprocess.Popen[bytes], timeout: float | None, cancelled: threading.Event | None) -> str:
+def _wait(
+    process: subprocess.Popen[bytes],
+    timeout: float | None,
+    cancelled: threading.Event | None,
+    waiting: Callable[[], None] | None,
+) -> str:
     deadline = None if timeout is None else time.monotonic() + timeout
-    while (deadline or cancelled) and not _ends_within(process, 0.1):
+    while (deadline or cancelled or waiting) and not _ends_within(process, 0.1):
+        if waiting is not None:
+            waiting()
         if cancelled is not None and cancelled.is_set():
             return "cancelled"
         if deadline is not None and time.monotonic() > deadline:

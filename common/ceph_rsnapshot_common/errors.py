@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from ceph_rsnapshot_common.model import Record
 
 
-class ErrorRecord(BaseModel):
+class ErrorRecord(Record):
     """An error as it crosses the wire and as it stands in reports."""
-
-    model_config = ConfigDict(frozen=True)
 
     code: str
     message: str
@@ -175,7 +173,10 @@ class ImageUnreadable(CephRsnapshotError):
 
 
 class NbdFailed(CephRsnapshotError):
-    """A transfer between NBD servers failed; ``reason`` is what libnbd or the kernel said."""
+    """A transfer between NBD servers failed; ``reason`` is what libnbd or the kernel said.
+
+    Of a copy, ``side`` is ``source`` or ``target``, and ``errno`` the error number if there is one.
+    """
 
     code = "nbd-failed"
     template = "NBD {what}: {reason}"

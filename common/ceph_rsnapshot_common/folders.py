@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from ceph_rsnapshot_common import locks
 from ceph_rsnapshot_common.errors import LockHeld, PathNotUsable
 
 _OWNER = "owner.lock"
+_WRITE_BACK_SECONDS = 0.3
 
 
 def make_private(path: Path, key: str) -> Path:
@@ -49,6 +52,33 @@ def syncing(paths: Sequence[Path]) -> Iterator[None]:
         yield
         for each in synced:
             each.result()
+
+
+@contextmanager
+def written_back(folder: Path) -> Iterator[None]:
+    """Let the disk write what comes into the files of ``folder`` while the block goes on.
+
+    By itself the kernel begins when 30 seconds have passed or a tenth of the memory is full (vm.dirty_*), and the fsync
+    at the end would wait for all of it.
+
+    Raises:
+        OSError: the disk failed; a file that is opened and synced later would not be told of it again (fsync(2)).
+    """
+    ended = threading.Event()
+
+    def write_back() -> None:
+        while not ended.wait(_WRITE_BACK_SECONDS):
+            for path in folder.iterdir() if folder.is_dir() else ():
+                with contextlib.suppress(FileNotFoundError):
+                    sync_file(path)
+
+    with ThreadPoolExecutor(1) as threads:
+        writing = threads.submit(write_back)
+        try:
+            yield
+        finally:
+            ended.set()
+        writing.result()
 
 
 def _fsync(path: Path, flags: int) -> None:

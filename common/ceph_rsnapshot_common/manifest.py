@@ -7,10 +7,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple, Optional
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from ceph_rsnapshot_common.block_digests import BLOCK, PIECE
 from ceph_rsnapshot_common.digest import digest
+from ceph_rsnapshot_common.model import Record
 
 _CHECKSUM = re.compile(rb'"checksum": "([0-9a-f]{32})"\n}\n\Z')
 _NO_CHECKSUM = "0" * 32
@@ -26,27 +27,21 @@ class Identity(NamedTuple):
     snapshot_id: int
 
 
-class Base(BaseModel):
+class Base(Record):
     """The snapshot that an increment was made from; of the same image, so that its id is all that counts."""
-
-    model_config = ConfigDict(frozen=True)
 
     snapshot: str
     snapshot_id: int
 
 
-class Versions(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
+class Versions(Record):
     ceph_rsnapshot: str
     ceph: str
     qemu: str
 
 
-class Layout(BaseModel):
+class Layout(Record):
     """What is needed to make an image like the original; sizes in bytes."""
-
-    model_config = ConfigDict(frozen=True)
 
     features: tuple[str, ...]
     object_size: int
@@ -55,15 +50,13 @@ class Layout(BaseModel):
     data_pool: Optional[str] = None
 
 
-class ContentDigests(BaseModel):
+class ContentDigests(Record):
     """Digests of the content, for each block and piece (sizes in bytes); see `ceph_rsnapshot_common.block_digests`.
 
     Attributes:
         root: XXH3 digest (128 bits) of the file ``<image>.digests``, which holds them.
         header: the same of the first 64 KiB of the qcow2.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     algorithm: Literal["xxh3-128-sum"] = "xxh3-128-sum"
     block: int = BLOCK
@@ -72,7 +65,7 @@ class ContentDigests(BaseModel):
     header: str
 
 
-class Manifest(BaseModel):
+class Manifest(Record):
     """One backup. Version 2 has a checksum of itself (see `sealed`), and digests of the content.
 
     Attributes:
@@ -90,8 +83,6 @@ class Manifest(BaseModel):
         backups_since_full_check: counts up to VERIFY_FULL_EVERY.
         digests: of the content; None in version 1, and while a staged backup is on its way.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     manifest_version: Literal[1, 2] = 2
     fsid: str

@@ -11,7 +11,7 @@ import re
 from pathlib import PurePosixPath
 from urllib.parse import quote, unquote
 
-from pydantic import BaseModel, ConfigDict
+from ceph_rsnapshot_common.model import Record
 
 MAX_ENCODED = 200
 """Bytes of a path component that are used at most: file systems allow 255, suffixes and rsync's own need room."""
@@ -19,10 +19,8 @@ MAX_ENCODED = 200
 _ROTATION_FOLDER = re.compile(r"\w+\.\d+", re.ASCII)
 
 
-class Pool(BaseModel):
+class Pool(Record):
     """A pool, or a namespace in it, written ``pool`` or ``pool/namespace``."""
-
-    model_config = ConfigDict(frozen=True)
 
     pool: str
     namespace: str = ""

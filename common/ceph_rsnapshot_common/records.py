@@ -5,18 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal, Optional
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ceph_rsnapshot_common.errors import ErrorRecord
 from ceph_rsnapshot_common.manifest import Base, Layout, Manifest
+from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.names import Pool
 
 PROTOCOL = 3
 """Raised with every change of the calls or records; both ends must have the same."""
-
-
-class Record(BaseModel):
-    model_config = ConfigDict(frozen=True)
 
 
 class Hello(Record):

@@ -9,13 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, Optional
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import computed_field
 
 from ceph_rsnapshot import disk_use, verdicts
 from ceph_rsnapshot.layout import Place
 from ceph_rsnapshot.verdicts import Verdict
 from ceph_rsnapshot_common.errors import PathNotUsable
 from ceph_rsnapshot_common.manifest import Manifest, ManifestUnreadable, read_manifest
+from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.names import Pool, decode
 from ceph_rsnapshot_common.settings import Settings
 
@@ -24,7 +25,7 @@ _ROTATION = re.compile(r"(\w+)\.(\d+)", re.ASCII)
 State = Literal["complete", "verified", "failed", "damaged"]
 
 
-class Backup(BaseModel):
+class Backup(Record):
     """One day of one image.
 
     Attributes:
@@ -36,8 +37,6 @@ class Backup(BaseModel):
         alone_bytes: disk that this backup alone holds, and that would be free if it went.
         verdict: what the last verification found; None if there was none.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     pool: str
     image: str

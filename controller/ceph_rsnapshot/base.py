@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Optional
 
@@ -10,7 +12,7 @@ from ceph_rsnapshot import digest_file, verdicts
 from ceph_rsnapshot.layout import Place
 from ceph_rsnapshot.work import Work
 from ceph_rsnapshot_common import qcow
-from ceph_rsnapshot_common.errors import CommandFailed
+from ceph_rsnapshot_common.errors import BaseUnusable, CommandFailed, NbdFailed
 from ceph_rsnapshot_common.manifest import Base, Manifest, ManifestUnreadable, read_manifest
 from ceph_rsnapshot_common.settings import Settings
 
@@ -45,6 +47,21 @@ def make_plan(work: Work, full: bool) -> Plan:
     if newest and not because:
         because = "--full was given" if full else _difference(work, newest) or _damage(work.place, newest)
     return Plan(None if because else newest, because, check_in)
+
+
+@contextmanager
+def relied_on(plan: Plan) -> Iterator[None]:
+    """What fails within the block fails because of the base, if there is one: a full backup can do without it.
+
+    Raises:
+        BaseUnusable
+    """
+    try:
+        yield
+    except (CommandFailed, NbdFailed) as error:
+        if plan.base is None:
+            raise
+        raise BaseUnusable(reason=f"the newest backup can't be used: {error}") from error
 
 
 def backups_since_full_check(settings: Settings, plan: Plan, verified: str) -> int:
@@ -96,6 +113,8 @@ def _damage(place: Place, newest: Manifest) -> str | None:
         status = path.stat()
     except FileNotFoundError:
         return "the newest backup has no qcow2"
+    except OSError as error:
+        return f"the qcow2 of the newest backup can't be read: {error.strerror}"
     if status.st_size != newest.qcow2_file_size or newest.qcow2_mtime_ns not in (None, status.st_mtime_ns):
         return "the qcow2 of the newest backup is not as it was made (its size or time differs)"
     try:

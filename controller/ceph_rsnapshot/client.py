@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Any, Callable, Optional, TypeVar
+from typing import Any, Callable, Generic, Optional, TypeVar
 
 import rpyc
 from pydantic import BaseModel, ValidationError
@@ -21,6 +21,7 @@ from ceph_rsnapshot_common.errors import (
     from_record,
     one_line,
 )
+from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.records import (
     PROTOCOL,
@@ -56,7 +57,11 @@ _POLL_SECONDS = 0.02
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-class _Answer(BaseModel):
+def _no_progress(_status: JobStatus) -> None:
+    pass
+
+
+class _Answer(Record):
     """Every answer of the agent: a result or an error."""
 
     result: Any = None
@@ -68,6 +73,21 @@ def _read(model: type[_Model], call: str, answer: object) -> _Model:
         return model.model_validate_json(answer) if type(answer) is str else model.model_validate(answer)
     except ValidationError as error:
         raise BadAnswer(call=call, reason=one_line(str(error))) from None
+
+
+class Pending(Generic[_Model]):
+    """A job that the agent has begun."""
+
+    def __init__(self, client: AgentClient, model: type[_Model], call: str, job: str) -> None:
+        self._client, self._model, self._call, self._job = client, model, call, job
+
+    def result(self, progress: Progress = _no_progress) -> _Model:
+        """Wait for it; once only."""
+        return self._client.result_of(self._model, self._call, self._job, progress)
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
+        self._client.cancel(self._job)
 
 
 class AgentClient:
@@ -108,55 +128,50 @@ class AgentClient:
             self._connection.close()
 
     def list_images(self, request: ListRequest, progress: Progress) -> Listing:
-        return self._job(Listing, "start_list", request.model_dump_json(), progress)
+        return self._job(Listing, "start_list", request, progress)
 
     def export(self, request: ExportRequest, progress: Progress) -> Exported:
-        return self._job(Exported, "start_export", request.model_dump_json(), progress)
+        return self._job(Exported, "start_export", request, progress)
 
     def open_export(self, request: ExportRequest, progress: Progress) -> Opened:
-        return self._job(Opened, "start_open", request.model_dump_json(), progress)
+        return self._job(Opened, "start_open", request, progress)
 
     def renew(self, export: str) -> None:
         self._call("renew", ExportName(export=export).model_dump_json())
 
-    def close_export(self, export: str) -> Callable[[], Closed]:
-        """Let the agent close it, and see that its snapshots still exist; what is returned waits for the outcome.
+    def close_export(self, export: str) -> Pending[Closed]:
+        """Let the agent close it, and see that its snapshots still exist.
 
-        What was read counts only when that has been called and raised nothing.
+        What was read counts only when the result is there.
         """
-        job = str(self._call("start_close", ExportName(export=export).model_dump_json()))
-        return lambda: self._result(Closed, "start_close", job, lambda status: None)
+        return self._start(Closed, "start_close", ExportName(export=export))
 
     def open_restore(self, request: RestoreRequest, progress: Progress) -> RestoreOpened:
-        return self._job(RestoreOpened, "start_restore", request.model_dump_json(), progress)
+        return self._job(RestoreOpened, "start_restore", request, progress)
 
     def written(self, export: str) -> Closed:
         """Close an export that was written to."""
-        return self._job(Closed, "start_written", ExportName(export=export).model_dump_json(), lambda status: None)
+        return self._job(Closed, "start_written", ExportName(export=export))
 
-    def block_digests(self, request: BlockRequest) -> Callable[[], BlockDigests]:
-        """Let the agent begin; what is returned waits for the result."""
-        job = str(self._call("start_block_digests", request.model_dump_json()))
-        return lambda: self._result(BlockDigests, "start_block_digests", job, lambda status: None)
+    def block_digests(self, request: BlockRequest) -> Pending[BlockDigests]:
+        return self._start(BlockDigests, "start_block_digests", request)
 
     def finish_restore(self, export: str) -> None:
         """The image gets its true name, and stays."""
-        self._job(Nothing, "start_finish", ExportName(export=export).model_dump_json(), lambda status: None)
+        self._job(Nothing, "start_finish", ExportName(export=export))
 
     def abort_restore(self, export: str) -> None:
         """The image is removed."""
-        self._job(Nothing, "start_abort", ExportName(export=export).model_dump_json(), lambda status: None)
+        self._job(Nothing, "start_abort", ExportName(export=export))
 
     def extents(self, request: SnapshotRequest, progress: Progress) -> Extents:
-        return self._job(Extents, "start_extents", request.model_dump_json(), progress)
+        return self._job(Extents, "start_extents", request, progress)
 
-    def digests(self, request: DigestRequest) -> Callable[[], tuple[str, ...]]:
-        """Let the agent begin; what is returned waits for the result."""
-        job = str(self._call("start_digests", request.model_dump_json()))
-        return lambda: self._result(Digests, "start_digests", job, lambda status: None).digests
+    def digests(self, request: DigestRequest) -> Pending[Digests]:
+        return self._start(Digests, "start_digests", request)
 
     def check(self, request: CheckRequest) -> Checks:
-        return self._job(Checks, "start_check", request.model_dump_json(), lambda status: None)
+        return self._job(Checks, "start_check", request)
 
     def landed(self, fsid: str, snapshot: SnapshotRequest) -> None:
         self._call("landed", LandedRequest(fsid=fsid, snapshot=snapshot).model_dump_json())
@@ -181,20 +196,27 @@ class AgentClient:
         for missing in hello.tools_missing:
             raise from_record(missing)
 
-    def _job(self, model: type[_Model], call: str, request: str, progress: Progress) -> _Model:
-        return self._result(model, call, str(self._call(call, request)), progress)
+    def _start(self, model: type[_Model], call: str, request: Record) -> Pending[_Model]:
+        return Pending(self, model, call, str(self._call(call, request.model_dump_json())))
 
-    def _result(self, model: type[_Model], call: str, job: str, progress: Progress) -> _Model:
+    def _job(self, model: type[_Model], call: str, request: Record, progress: Progress = _no_progress) -> _Model:
+        return self._start(model, call, request).result(progress)
+
+    def result_of(self, model: type[_Model], call: str, job: str, progress: Progress) -> _Model:
+        """For `Pending`: wait until the job ends."""
         try:
             self._follow(job, progress)
         except CephRsnapshotError:
             raise
         except BaseException:
-            # interrupted here: the agent need not go on; that must not hide the interrupt
-            with contextlib.suppress(CephRsnapshotError):
-                self._call("cancel", job)
+            self.cancel(job)  # interrupted here: the agent need not go on
             raise
         return _read(model, call, self._call("result", job))
+
+    def cancel(self, job: str) -> None:
+        """The agent need not go on; never hides an error that is on its way."""
+        with contextlib.suppress(CephRsnapshotError):
+            self._call("cancel", job)
 
     def _follow(self, job: str, progress: Progress) -> None:
         while True:

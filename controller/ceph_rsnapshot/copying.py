@@ -51,7 +51,11 @@ def copy(source: Path, target: Path, onto_zeros: bool, progress: Progress) -> Co
     """
     with connect(source, "source") as from_, connect(target, "target") as to:
         copier = _Copier(from_, to, onto_zeros, progress)
-        copier.run()
+        try:
+            copier.run()
+        except nbd_bindings().Error as error:
+            side = "source" if from_.aio_is_dead() or from_.aio_is_closed() else "target"
+            raise NbdFailed(what=side, reason=error.string, side=side) from None
         return copier.copied
 
 
@@ -62,7 +66,7 @@ class _Copier:
         self._source, self._target = source, target
         self._onto_zeros, self._progress = onto_zeros, progress
         self._size = source.get_size()
-        self._listing = ExtentsAhead(source, self._note)
+        self._listing = ExtentsAhead(source, partial(self._note, side="source"))
         self._extents: deque[tuple[int, int, bool]] = deque()
         self._read: deque[tuple[bytearray, int, int]] = deque()
         self._free: list[bytearray] = []
@@ -118,18 +122,18 @@ class _Copier:
 
     def _on_read(self, whole: bytearray, count: int, offset: int, error: Any) -> int:
         self._read.append((whole, count, offset))
-        return self._note(error, "reading")
+        return self._note(error, "reading", "source")
 
     def _on_written(self, whole: bytearray | None, error: Any) -> int:
         self._in_flight -= 1
         if whole is not None:
             self._free.append(whole)
-        return self._note(error, "writing")
+        return self._note(error, "writing", "target")
 
-    def _note(self, error: Any, what: str) -> int:
+    def _note(self, error: Any, what: str, side: str) -> int:
         """Remember the first failure; 1 tells libnbd that the command is done with."""
         if error.value and not self._error:
-            self._error = NbdFailed(what=what, reason=os.strerror(error.value))
+            self._error = NbdFailed(what=what, reason=os.strerror(error.value), side=side, errno=error.value)
         return 1
 
     def _wait(self) -> None:

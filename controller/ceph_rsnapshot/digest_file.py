@@ -33,10 +33,10 @@ class DigestFile:
         for block, amount in block_sums(offset, data):
             self._note(block, amount)
 
-    def replace(self, offset: int, old: Data, new: Data) -> None:
-        """Content that was ``old`` and is ``new``, of the same length."""
-        for (block, was), (_, now) in zip(block_sums(offset, old), block_sums(offset, new)):
-            self._note(block, now - was)
+    def remove(self, offset: int, data: Data) -> None:
+        """Content that was there and is to be replaced."""
+        for block, amount in block_sums(offset, data):
+            self._note(block, -amount)
 
     def flush(self) -> None:
         if self._change:

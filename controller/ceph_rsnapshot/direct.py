@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import threading
 import time
 from contextlib import ExitStack
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 from ceph_rsnapshot import qemu_nbd
-from ceph_rsnapshot.base import Plan
-from ceph_rsnapshot.client import AgentClient
+from ceph_rsnapshot.base import Plan, relied_on
+from ceph_rsnapshot.client import AgentClient, Pending
 from ceph_rsnapshot.connection import forwarded
 from ceph_rsnapshot.copying import Copied, copy
 from ceph_rsnapshot.examine import examine_increment, examine_whole
@@ -19,9 +21,9 @@ from ceph_rsnapshot.incoming import Incoming, clone, incoming
 from ceph_rsnapshot.landing import describe, land, land_unchanged
 from ceph_rsnapshot.work import Work
 from ceph_rsnapshot_common import commands, folders, qcow, servers, space
-from ceph_rsnapshot_common.errors import Cancelled, CephRsnapshotError, NbdFailed
+from ceph_rsnapshot_common.errors import BaseUnusable, Cancelled, CephRsnapshotError, NbdFailed
 from ceph_rsnapshot_common.manifest import Manifest
-from ceph_rsnapshot_common.records import Facts
+from ceph_rsnapshot_common.records import Closed, Facts, Opened
 
 _RENEW_SECONDS = 30.0
 
@@ -39,13 +41,12 @@ def back_up(work: Work, plan: Plan) -> Manifest:
     if opened.socket is None:
         return land_unchanged(work, plan, opened.facts)
     with incoming(work.settings.backup_base_path, work.listing.pool, work.image.name) as files:
-        _prepare(work, plan, files, opened.facts)
-        copied = _fetch(work, plan, client, opened.export, Path(opened.socket), files)
-        closed = client.close_export(opened.export)
+        copied, closing = _copied(work, plan, client, opened, Path(opened.socket), files)
         if not plan.base and work.settings.qcow_compression != "none":
             _compress(work, files)
-        qcow.finish(files.partial, files.qcow, "backup")
-        closed()  # what was copied counts only if its snapshots were there to the end
+        with relied_on(plan):
+            qcow.finish(files.partial, files.qcow, "backup")
+        closing.result()  # what was copied counts only if its snapshots were there to the end
         with folders.syncing([files.qcow]):  # the disk writes while the contents are verified
             examine = examine_increment if plan.base else examine_whole
             examined = examine(work, plan, files.qcow, files.digests, copied.ranges)
@@ -61,52 +62,73 @@ def back_up(work: Work, plan: Plan) -> Manifest:
         return land(work, files, manifest)
 
 
-def _prepare(work: Work, plan: Plan, files: Incoming, facts: Facts) -> None:
+def _copied(
+    work: Work, plan: Plan, client: AgentClient, opened: Opened, socket: Path, files: Incoming
+) -> tuple[Copied, Pending[Closed]]:
+    """Fill the partial file; the export is given back, whatever happens."""
+    try:
+        ticks = _Ticks(work, client, opened.export)
+        with relied_on(plan):
+            _prepare(work, plan, files, opened.facts, ticks)
+        copied = _fetch(work, plan, client, socket, files, ticks)
+    except NbdFailed as error:
+        raise _explained(error, client.close_export(opened.export).result().log, work, plan) from None
+    except BaseException:
+        with contextlib.suppress(CephRsnapshotError):
+            client.close_export(opened.export).result()
+        raise
+    return copied, client.close_export(opened.export)
+
+
+def _prepare(work: Work, plan: Plan, files: Incoming, facts: Facts, ticks: _Ticks) -> None:
     """The file to write into: an empty one, or a clone of the base."""
     minimum = work.settings.min_freespace
     space.check(files.folder, 0, minimum)
     if plan.base:
-        work.show("cloning")
-        clone(work.place.qcow(work.place.day(0)), files.partial, minimum)
+        clone(work.place.qcow(work.place.day(0)), files.partial, minimum, partial(ticks, "cloning"))
         return
     uncompressed = work.qcow_options.model_copy(update={"compression": "none"})
     options = ["-q", "-f", "qcow2", *qcow.create_options(uncompressed)]
     commands.run([commands.find_tool("qemu-img", "backup"), "create", *options, str(files.partial), str(facts.size)])
 
 
-def _fetch(work: Work, plan: Plan, client: AgentClient, export: str, socket: Path, files: Incoming) -> Copied:
-    """Copy from the export into the partial file; an export that failed is given back."""
+def _fetch(work: Work, plan: Plan, client: AgentClient, socket: Path, files: Incoming, ticks: _Ticks) -> Copied:
+    """Copy from the export into the partial file."""
     folder = work.context.folder
-    try:
-        with ExitStack() as stack:
-            source = stack.enter_context(forwarded(client.link, socket, folder / "nbd.sock"))
+    with ExitStack() as stack:
+        source = stack.enter_context(forwarded(client.link, socket, folder / "nbd.sock"))
+        with relied_on(plan):
             target = stack.enter_context(qemu_nbd.serve(files.partial, folder, writable=True))
-            minimum = work.settings.min_freespace
-            watch = stack.enter_context(space.watched(files.folder, minimum, threading.Event()))
-            copied = copy(source, target, plan.base is None, _Ticks(work, client, export, watch))
-    except NbdFailed as error:
-        # nbdkit knows why a read failed, qemu-nbd why a write did; and if the agent is gone, that is what is said
-        said = [client.close_export(export)().log, servers.tail(folder / qemu_nbd.LOG)]
-        reason = "; ".join(filter(None, [str(error.data["reason"]), *said]))
-        raise NbdFailed(what=error.data["what"], reason=reason) from None
-    except BaseException:
-        with contextlib.suppress(CephRsnapshotError):
-            client.close_export(export)()
-        raise
-    return copied
+        watch = stack.enter_context(space.watched(files.folder, work.settings.min_freespace, threading.Event()))
+        stack.enter_context(folders.written_back(files.folder))
+
+        def progress(done: int, total: int) -> None:
+            if watch.error:
+                raise watch.error
+            ticks("copying", done, total)
+
+        return copy(source, target, plan.base is None, progress)
+
+
+def _explained(error: NbdFailed, nbdkit_said: str, work: Work, plan: Plan) -> CephRsnapshotError:
+    """nbdkit knows why a read failed, qemu-nbd why a write did; a clone that can't be written has a rotten base."""
+    said = [nbdkit_said, servers.tail(work.context.folder / qemu_nbd.LOG)]
+    reason = "; ".join(filter(None, [str(error.data["reason"]), *said]))
+    full_disk = error.data.get("errno") == str(errno.ENOSPC)
+    if plan.base and error.data.get("side") == "target" and not full_disk:
+        return BaseUnusable(reason=f"a copy of the newest backup can't be written: {reason}")
+    return NbdFailed(**{**error.data, "reason": reason})
 
 
 class _Ticks:
-    """Called while data flow: shows the progress, renews the export, and stops if the disk fills."""
+    """Called while the export is in use: shows the progress and renews the loan."""
 
-    def __init__(self, work: Work, client: AgentClient, export: str, watch: space.Watch) -> None:
-        self._work, self._client, self._export, self._watch = work, client, export, watch
+    def __init__(self, work: Work, client: AgentClient, export: str) -> None:
+        self._work, self._client, self._export = work, client, export
         self._renewed = time.monotonic()
 
-    def __call__(self, done: int, total: int) -> None:
-        self._work.show("copying", done, total)
-        if self._watch.error:
-            raise self._watch.error
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        self._work.show(stage, done, total)
         if time.monotonic() - self._renewed > _RENEW_SECONDS:
             self._client.renew(self._export)
             self._renewed = time.monotonic()

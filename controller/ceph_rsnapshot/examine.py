@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
-from ceph_rsnapshot import digest_file, qemu_nbd
-from ceph_rsnapshot.base import Plan, backups_since_full_check
+from ceph_rsnapshot import digest_file, qemu_nbd, source_check
+from ceph_rsnapshot.base import Plan, backups_since_full_check, relied_on
 from ceph_rsnapshot.incoming import clone
 from ceph_rsnapshot.nbd_client import data_extents
 from ceph_rsnapshot.read_ahead import read_ahead
@@ -16,8 +17,10 @@ from ceph_rsnapshot.source_check import SourceCheck, Taker
 from ceph_rsnapshot.work import Work
 from ceph_rsnapshot_common import folders
 from ceph_rsnapshot_common.block_digests import PIECE
+from ceph_rsnapshot_common.errors import BaseUnusable, ContentDiffers
 from ceph_rsnapshot_common.manifest import ContentDigests
 from ceph_rsnapshot_common.ranges import Range, Ranges, clipped, union
+from ceph_rsnapshot_common.records import SnapshotRequest
 
 
 def examine_whole(work: Work, plan: Plan, path: Path, digests: Path, written: Iterable[Range]) -> dict[str, object]:
@@ -30,14 +33,15 @@ def examine_whole(work: Work, plan: Plan, path: Path, digests: Path, written: It
         ContentDiffers: it does not hold what the snapshot holds.
     """
     how, size = _how(work, plan), work.snapshot.size
-    with qemu_nbd.opened(path, work.context.folder, "verifying") as handle:
+    with _opened(work, path) as handle:
         present = Ranges(data_extents(handle, 0, size))
         with digest_file.new(digests, size) as making:
             if how == "none":
                 _read(handle, present, size, making.add)
             else:
                 there = _allocated(work) if how == "full" else union(written, sample(size, work.settings.verify_sample))
-                _check(work).compare(handle, union(there, present), making.add)
+                with _begun(work, work.request, union(there, present)) as check:
+                    check.compare(handle, work.show_verifying, making.add)
     return _fields(work, plan, how, path, digests)
 
 
@@ -46,20 +50,55 @@ def examine_increment(work: Work, plan: Plan, path: Path, digests: Path, written
 
     Raises:
         ContentDiffers: it does not hold what the snapshot holds.
+        BaseUnusable: the base can't be read, or was no longer what its snapshot holds where it was overwritten.
     """
     how = _how(work, plan)
     if how == "full":
-        return examine_whole(work, plan, path, digests, written)
-    base = work.place.day(0)
-    clone(work.place.digests(base), digests, work.settings.min_freespace)
-    folder, size = work.context.folder, work.snapshot.size
-    with qemu_nbd.opened(path, folder, "verifying") as handle:
-        if how == "changed":
-            wanted = union(written, sample(size, work.settings.verify_sample))
-            _check(work).compare(handle, wanted, _ignore)
-        with qemu_nbd.opened(work.place.qcow(base), folder, "reading the base", name="base") as old_handle:
-            _replace(old_handle, handle, Ranges(written, grain=PIECE), size, digests)
+        with relied_on(plan):
+            return examine_whole(work, plan, path, digests, written)
+    clone(work.place.digests(work.place.day(0)), digests, work.settings.min_freespace)
+    changed = Ranges(written, grain=PIECE)
+    with relied_on(plan), digest_file.existing(digests) as changing:
+        if how == "none":
+            _replace_unseen(work, path, changed, changing)
+        else:
+            _compare_and_replace(work, plan, path, changed, changing)
     return _fields(work, plan, how, path, digests)
+
+
+def _compare_and_replace(work: Work, plan: Plan, path: Path, changed: Ranges, changing: digest_file.DigestFile) -> None:
+    """Also what is overwritten is compared, with its own snapshot: were it rotten, it could not be taken out of the
+    sum that a digest is.
+    """
+    assert plan.base_snapshot
+    base, wanted = plan.base_snapshot, union(changed, sample(work.snapshot.size, work.settings.verify_sample))
+    of_base = work.request.model_copy(update=base.model_dump())
+    with ExitStack() as stack:
+        new_check = stack.enter_context(_begun(work, work.request, wanted))
+        old_check = stack.enter_context(_begun(work, of_base, changed))
+        new, old = stack.enter_context(_opened(work, path)), stack.enter_context(_opened_base(work))
+        try:
+            old_check.compare(old, work.show_verifying, changing.remove)
+        except ContentDiffers as error:
+            raise BaseUnusable(reason=f"the newest backup is not what it was: {error}") from None
+        new_check.compare(new, work.show_verifying, _adding(changing, changed))
+
+
+def _adding(changing: digest_file.DigestFile, changed: Ranges) -> Taker:
+    """Adds what is new of what was read."""
+
+    def take(offset: int, content: memoryview) -> None:
+        for start, length in changed.within(offset, len(content)):
+            changing.add(start, content[start - offset :][:length])
+
+    return take
+
+
+def _replace_unseen(work: Work, path: Path, changed: Ranges, changing: digest_file.DigestFile) -> None:
+    size = work.snapshot.size
+    with _opened(work, path) as new, _opened_base(work) as old:
+        _read(old, changed, size, changing.remove)
+        _read(new, changed, size, changing.add)
 
 
 def examine_unchanged(work: Work, plan: Plan, path: Path) -> dict[str, object]:
@@ -67,25 +106,27 @@ def examine_unchanged(work: Work, plan: Plan, path: Path) -> dict[str, object]:
 
     Raises:
         ContentDiffers: it does not hold what the snapshot holds.
+        BaseUnusable: it can't be read.
     """
     assert plan.base
     how, size = _how(work, plan), work.snapshot.size
     if how != "none":
-        with qemu_nbd.opened(path, work.context.folder, "verifying") as handle:
+        with relied_on(plan), _opened(work, path) as handle:
             if how == "full":
                 wanted = union(_allocated(work), data_extents(handle, 0, size))
             else:
                 wanted = union(sample(size, work.settings.verify_sample))
-            _check(work).compare(handle, wanted, _ignore)
+            with _begun(work, work.request, wanted) as check:
+                check.compare(handle, work.show_verifying)
     return {**_verification(work, plan, how), "digests": plan.base.digests}
 
 
 def sample(size: int, amount: int) -> Iterator[Range]:
     """Random pieces of ``amount`` bytes in all, one in each of equal parts of the image; all of a small image."""
-    count = amount // PIECE
     if size <= amount:
         yield from [(0, size)] if size else []
         return
+    count = -(-amount // PIECE)
     for number in range(count):
         offset = random.randrange(number * size // count, (number + 1) * size // count)  # noqa: S311
         yield offset // PIECE * PIECE, PIECE
@@ -96,11 +137,17 @@ def _how(work: Work, plan: Plan) -> str:
     return "full" if wanted == "changed" and plan.full_check_in == 0 else wanted
 
 
-def _check(work: Work) -> SourceCheck:
-    client = work.context.agent.client()
-    return SourceCheck(
-        client, work.request, work.snapshot.size, lambda done, total: work.show("verifying", done, total)
-    )
+def _begun(work: Work, snapshot: SnapshotRequest, wanted: Iterable[Range]) -> AbstractContextManager[SourceCheck]:
+    return source_check.begun(work.context.agent.client(), snapshot, work.snapshot.size, wanted)
+
+
+def _opened(work: Work, path: Path) -> AbstractContextManager[Any]:
+    return qemu_nbd.opened(path, work.context.folder, "verifying")
+
+
+def _opened_base(work: Work) -> AbstractContextManager[Any]:
+    qcow = work.place.qcow(work.place.day(0))
+    return qemu_nbd.opened(qcow, work.context.folder, "reading the base", name="base")
 
 
 def _allocated(work: Work) -> Iterable[Range]:
@@ -110,17 +157,6 @@ def _allocated(work: Work) -> Iterable[Range]:
 def _read(handle: Any, ranges: Ranges, size: int, take: Taker) -> None:
     for offset, content in read_ahead(handle, clipped(Ranges(ranges, grain=PIECE), size)):
         take(offset, content)
-
-
-def _replace(old_handle: Any, new_handle: Any, ranges: Ranges, size: int, digests: Path) -> None:
-    old, new = (read_ahead(handle, clipped(ranges, size)) for handle in (old_handle, new_handle))
-    with digest_file.existing(digests) as changing:
-        for (offset, was), (_, now) in zip(old, new):
-            changing.replace(offset, was, now)
-
-
-def _ignore(_offset: int, _content: memoryview) -> None:
-    pass
 
 
 def _fields(work: Work, plan: Plan, how: str, path: Path, digests: Path) -> dict[str, object]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 
 from ceph_rsnapshot_common import commands, folders, space
 from ceph_rsnapshot_common.names import Pool, image_folder
@@ -48,6 +49,7 @@ def incoming(base: Path, pool: Pool, image: str) -> Iterator[Incoming]:
     """A new, empty folder ``<base>/.incoming/<pool>/<image>``, removed at the end; for the holder of the lock."""
     top = base / _FOLDER
     folder = top / image_folder(pool, image)
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700, parents=True)
     try:
         yield Incoming(folder)
@@ -58,7 +60,10 @@ def incoming(base: Path, pool: Pool, image: str) -> Iterator[Incoming]:
 
 def sweep(base: Path) -> None:
     """Remove what a killed run left. The lock of ``base`` must be held."""
-    shutil.rmtree(base / _FOLDER, ignore_errors=True)
+    top = base / _FOLDER
+    for pool in top.iterdir() if top.is_dir() else ():  # the folder itself may be a link to another disk
+        shutil.rmtree(pool, ignore_errors=True)
+    folders.remove_empty(top, base)
 
 
 def _unshare_little(path: Path) -> None:
@@ -71,11 +76,16 @@ def _unshare_little(path: Path) -> None:
         fcntl.ioctl(file, _FS_IOC_FSSETXATTR, bytes(attributes))
 
 
-def clone(source: Path, target: Path, minimum: int) -> None:
+def _no_progress(_done: int, _total: int) -> None:
+    pass
+
+
+def clone(source: Path, target: Path, minimum: int, progress: Callable[[int, int], None] = _no_progress) -> None:
     """Copy a file: in no time and space where the file system has reflinks, else as a sparse file.
 
     Args:
         minimum: bytes that must stay free.
+        progress: gets the bytes copied and those to copy, several times a second.
 
     Raises:
         NotEnoughSpace: a real copy would leave less.
@@ -85,5 +95,11 @@ def clone(source: Path, target: Path, minimum: int) -> None:
     done = commands.run([cp, "--reflink=always", "--", str(source), str(target)], accepted=(0, 1))
     _unshare_little(target)
     if done.code:
-        space.check(target.parent, source.stat().st_blocks * 512, minimum)
-        commands.run(commands.dying_with_parent([cp, "--sparse=auto", "--", str(source), str(target)], "backup"))
+        total = _disk_bytes(source)
+        space.check(target.parent, total, minimum)
+        argv = commands.dying_with_parent([cp, "--sparse=auto", "--", str(source), str(target)], "backup")
+        commands.run(argv, waiting=lambda: progress(_disk_bytes(target), total))
+
+
+def _disk_bytes(path: Path) -> int:
+    return path.stat().st_blocks * 512 if path.exists() else 0

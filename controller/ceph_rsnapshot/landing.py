@@ -42,6 +42,7 @@ def land_unchanged(work: Work, plan: Plan, facts: Facts) -> Manifest:
 
     Raises:
         ContentDiffers: the sample says otherwise, or a full comparison was due and found a difference.
+        BaseUnusable: the file of the base can't be read.
     """
     assert plan.base
     started = datetime.now(timezone.utc)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from ceph_rsnapshot_common import folders
+from ceph_rsnapshot_common.model import Record
 
 _NAME = "last_good_run.json"
 
 
-class LastRun(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
+class LastRun(Record):
     ended: datetime
     snapshot: str
 

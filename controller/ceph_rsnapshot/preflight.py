@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from ceph_rsnapshot import last_run
 from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, AgentConnection, lock_holder, tools_needed
 from ceph_rsnapshot.nbd_client import nbd_bindings
 from ceph_rsnapshot_common import commands, folders
 from ceph_rsnapshot_common.errors import CephRsnapshotError
+from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.records import CheckItem, CheckRequest, bad, good
 from ceph_rsnapshot_common.settings import Settings
 from ceph_rsnapshot_common.sizes import format_size
@@ -27,10 +26,8 @@ _GOOD_RUN_AGE = timedelta(hours=36)
 _VERSION_FLAGS = {"rsnapshot": "version", "ssh": "-V"}
 
 
-class CheckReport(BaseModel):
+class CheckReport(Record):
     """The list of what was looked at, in the order in which a backup needs it."""
-
-    model_config = ConfigDict(frozen=True)
 
     items: tuple[CheckItem, ...]
 

@@ -6,20 +6,17 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Literal, Optional
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import computed_field
 
 from ceph_rsnapshot_common.errors import CephRsnapshotError, ErrorRecord, NothingToBackUp, from_record
+from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.records import Listing
 
 ImageResult = Literal["done", "skipped", "no-snapshot", "failed", "not-reached", "would-back-up"]
 OrphanResult = Literal["rotated", "removed", "already-rotated", "kept", "failed", "would-rotate"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class ImageReport(_Part):
+class ImageReport(Record):
     """One image; amounts in bytes, ``seconds`` of the whole work on it.
 
     Attributes:
@@ -55,7 +52,7 @@ class ImageReport(_Part):
     error: Optional[ErrorRecord] = None
 
 
-class OrphanReport(_Part):
+class OrphanReport(Record):
     """A deleted image that has backups. ``result``: ``rotated``; ``removed`` (nothing was left of it);
     ``already-rotated`` (for this snapshot date); ``kept`` (as asked); ``failed``; ``would-rotate`` (noop).
     """
@@ -66,7 +63,7 @@ class OrphanReport(_Part):
     error: Optional[ErrorRecord] = None
 
 
-class RunReport(_Part):
+class RunReport(Record):
     """A run. ``errors`` are those of pools and of the run itself; images and orphans have their own."""
 
     snapshot: str

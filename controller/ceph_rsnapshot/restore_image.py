@@ -10,11 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Callable, Optional
 
-from pydantic import BaseModel, ConfigDict
-
 from ceph_rsnapshot import digest_file, qemu_nbd
 from ceph_rsnapshot.backups import Backup
-from ceph_rsnapshot.client import AgentClient
+from ceph_rsnapshot.client import AgentClient, Pending
 from ceph_rsnapshot.connection import forwarded
 from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, AgentConnection
 from ceph_rsnapshot.copying import copy
@@ -24,6 +22,7 @@ from ceph_rsnapshot_common import folders
 from ceph_rsnapshot_common.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import CephRsnapshotError, NbdFailed, RestoreFailed
 from ceph_rsnapshot_common.manifest import Manifest
+from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.records import BlockDigests, BlockRequest, RestoreOpened, RestoreRequest
 from ceph_rsnapshot_common.settings import Settings
@@ -34,7 +33,7 @@ _RENEW_SECONDS = 30.0
 _WINDOW_BLOCKS = 64
 
 
-class Restored(BaseModel):
+class Restored(Record):
     """A restore that is complete and was compared with the backup.
 
     Attributes:
@@ -43,8 +42,6 @@ class Restored(BaseModel):
         written: bytes of content that were written.
         next_steps: commands that put the image into the place of the original; none if it is there already.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     backup: Backup
     target: str
@@ -138,16 +135,16 @@ class _Restore:
     def _read_back(self) -> Iterator[tuple[int, int, BlockDigests]]:
         """First block, number of blocks and their digests; the agent is always a step ahead."""
         blocks = -(-self._size // BLOCK)
-        ahead: deque[tuple[int, int, Callable[[], BlockDigests]]] = deque()
+        ahead: deque[tuple[int, int, Pending[BlockDigests]]] = deque()
         for first in range(0, blocks, _WINDOW_BLOCKS):
             count = min(_WINDOW_BLOCKS, blocks - first)
             request = BlockRequest(export=self._opened.export, first=first, count=count)
             ahead.append((first, count, self._client.block_digests(request)))
             if len(ahead) > 1:
                 first_asked, count_asked, answer = ahead.popleft()
-                yield first_asked, count_asked, answer()
+                yield first_asked, count_asked, answer.result()
         for first_asked, count_asked, answer in ahead:
-            yield first_asked, count_asked, answer()
+            yield first_asked, count_asked, answer.result()
 
 
 @contextlib.contextmanager

@@ -4,70 +4,91 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Callable
 
-from ceph_rsnapshot.client import AgentClient
+from ceph_rsnapshot.client import AgentClient, Pending
 from ceph_rsnapshot.read_ahead import CHUNK, read_ahead
 from ceph_rsnapshot_common.block_digests import PIECE
 from ceph_rsnapshot_common.digest import digest
 from ceph_rsnapshot_common.errors import ContentDiffers
 from ceph_rsnapshot_common.ranges import Range, Ranges, clipped, cut
-from ceph_rsnapshot_common.records import DigestRequest, SnapshotRequest
+from ceph_rsnapshot_common.records import DigestRequest, Digests, SnapshotRequest
 
 Taker = Callable[[int, memoryview], None]
 """Gets each content that was read, with its offset."""
 
+Progress = Callable[[int, int], None]
+"""Gets the bytes done and the bytes in all."""
+
 _GROUP_BYTES = 4 * 1024**2
 _GROUP_RANGES = 256
 _BATCH_GROUPS = 64
+_BATCHES_AHEAD = 2
 
 Group = tuple[Range, ...]
-_Asked = tuple[tuple[Group, ...], Callable[[], tuple[str, ...]]]
 
 
-@dataclass(frozen=True)
+def _ignore(_offset: int, _content: memoryview) -> None:
+    pass
+
+
 class SourceCheck:
-    """``progress`` gets the bytes done and the bytes in all."""
+    """A comparison that has begun: the agent is always some batches ahead, so that both ends work at once."""
 
-    client: AgentClient
-    snapshot: SnapshotRequest
-    size: int
-    progress: Callable[[int, int], None]
+    def __init__(self, client: AgentClient, snapshot: SnapshotRequest, size: int, wanted: Iterable[Range]) -> None:
+        self._client, self._snapshot, self._size = client, snapshot, size
+        self._wanted = Ranges(wanted, grain=PIECE)
+        self._batches = batches(clipped(self._wanted, size))
+        self._asked: deque[tuple[tuple[Group, ...], Pending[Digests]]] = deque()
+        self._ask()
 
-    def compare(self, handle: Any, wanted: Ranges, take: Taker) -> None:
-        """Compare ``wanted`` (widened to whole pieces); what was read goes to ``take`` too.
+    def compare(self, handle: Any, progress: Progress, take: Taker = _ignore) -> None:
+        """Compare what was wanted (widened to whole pieces); what is read of ``handle`` goes to ``take`` too.
 
         Raises:
             ContentDiffers: the qcow2 does not hold what the snapshot holds.
         """
-        whole = Ranges(wanted, grain=PIECE)
-        contents = read_ahead(handle, clipped(whole, self.size))
-        done = 0
-        for groups, theirs in self._asked(clipped(whole, self.size)):
-            self.progress(done, whole.bytes)
-            ours = [digest(_taken(contents, group, take)) for group in groups]
-            for group, their, our in zip(groups, theirs(), ours):
+        contents = read_ahead(handle, clipped(self._wanted, self._size))
+        done, total = 0, self._wanted.bytes
+        while self._asked:
+            groups, theirs = self._asked[0]
+            ours = []
+            for group in groups:
+                progress(done, total)
+                ours.append(digest(_taken(contents, group, take)))
+                done += sum(length for _, length in group)
+            for group, their, our in zip(groups, theirs.result().digests, ours):
                 if their != our:
-                    self._differs(group)
-            done += sum(length for group in groups for _, length in group)
+                    raise self._differs(group)
+            self._asked.popleft()
+            self._ask()
 
-    def _asked(self, ranges: Iterable[Range]) -> Iterator[_Asked]:
-        """Batches with the agent's digests to come; the agent is always a batch ahead: both ends work at once."""
-        ahead: deque[_Asked] = deque()
-        for batch in batches(ranges):
-            request = DigestRequest(snapshot=self.snapshot, groups=batch)
-            ahead.append((batch, self.client.digests(request)))
-            if len(ahead) > 1:
-                yield ahead.popleft()
-        yield from ahead
+    def abandon(self) -> None:
+        """What the agent was asked for and nobody waits for any more need not be read."""
+        for _, digests in self._asked:
+            digests.cancel()
 
-    def _differs(self, group: Group) -> None:
-        offset, about = group[0][0], self.snapshot
+    def _ask(self) -> None:
+        for batch in islice(self._batches, _BATCHES_AHEAD - len(self._asked)):
+            self._asked.append((batch, self._client.digests(DigestRequest(snapshot=self._snapshot, groups=batch))))
+
+    def _differs(self, group: Group) -> ContentDiffers:
+        offset, about = group[0][0], self._snapshot
         length = sum(group[-1]) - offset
         names = {"pool": about.pool, "image": about.image, "snapshot": about.snapshot}
-        raise ContentDiffers(**names, offset=offset, length=length)
+        return ContentDiffers(**names, offset=offset, length=length)
+
+
+@contextmanager
+def begun(client: AgentClient, snapshot: SnapshotRequest, size: int, wanted: Iterable[Range]) -> Iterator[SourceCheck]:
+    """Begin to compare ``wanted`` of the ``size`` bytes of ``snapshot``: the agent starts to read at once."""
+    check = SourceCheck(client, snapshot, size, wanted)
+    try:
+        yield check
+    finally:
+        check.abandon()
 
 
 def _taken(contents: Iterator[tuple[int, memoryview]], group: Group, take: Taker) -> Iterator[memoryview]:
@@ -79,14 +100,9 @@ def _taken(contents: Iterator[tuple[int, memoryview]], group: Group, take: Taker
 
 def batches(ranges: Iterable[Range]) -> Iterator[tuple[Group, ...]]:
     """Groups of ranges to be hashed together, in batches of about 256 MiB for one request to the agent."""
-    batch: list[Group] = []
-    for group in _groups(ranges):
-        batch.append(group)
-        if len(batch) == _BATCH_GROUPS:
-            yield tuple(batch)
-            batch = []
-    if batch:
-        yield tuple(batch)
+    groups = _groups(ranges)
+    while batch := tuple(islice(groups, _BATCH_GROUPS)):
+        yield batch
 
 
 def _groups(ranges: Iterable[Range]) -> Iterator[Group]:

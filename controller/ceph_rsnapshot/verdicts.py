@@ -6,18 +6,19 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
+from pydantic import RootModel, ValidationError
 
 from ceph_rsnapshot.layout import Place
 from ceph_rsnapshot_common import folders, locks
 from ceph_rsnapshot_common.manifest import Manifest
+from ceph_rsnapshot_common.model import Record
 
 NAME = ".verified.json"
 _LOCK = ".verified.lock"
 _PATIENCE_SECONDS = 30.0
 
 
-class Verdict(BaseModel):
+class Verdict(Record):
     """The last verification of one backup.
 
     Attributes:
@@ -26,8 +27,6 @@ class Verdict(BaseModel):
         against_source: whether it was compared with the snapshot in Ceph too.
         problems: what is wrong, each naming the part that it is about.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     at: datetime
     ok: bool

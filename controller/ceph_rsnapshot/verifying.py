@@ -10,15 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from pydantic import BaseModel, ConfigDict
-
 from ceph_rsnapshot import digest_file, qemu_nbd, verdicts
 from ceph_rsnapshot.backups import Backup
 from ceph_rsnapshot.contents import write_digests
 from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, AgentConnection
 from ceph_rsnapshot.held import Held, hold
 from ceph_rsnapshot.nbd_client import data_extents
-from ceph_rsnapshot.source_check import SourceCheck
+from ceph_rsnapshot.source_check import begun
 from ceph_rsnapshot.verdicts import Verdict
 from ceph_rsnapshot_common import folders, qcow
 from ceph_rsnapshot_common.block_digests import BLOCK
@@ -32,6 +30,7 @@ from ceph_rsnapshot_common.errors import (
     SnapshotGone,
 )
 from ceph_rsnapshot_common.manifest import Manifest
+from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.ranges import union
 from ceph_rsnapshot_common.records import SnapshotRequest
@@ -43,7 +42,7 @@ Progress = Callable[[str, str, int, int], None]
 _SHOWN_BLOCKS = 5
 
 
-class Verified(BaseModel):
+class Verified(Record):
     """The verification of one backup.
 
     Attributes:
@@ -52,8 +51,6 @@ class Verified(BaseModel):
         notes: what could not be checked, and why.
         against_source: whether it was compared with the snapshot in Ceph.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     backup: Backup
     problems: tuple[str, ...] = ()
@@ -66,9 +63,7 @@ class Verified(BaseModel):
         return not self.problems
 
 
-class VerifyReport(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
+class VerifyReport(Record):
     backups: tuple[Verified, ...]
 
     @property
@@ -172,7 +167,8 @@ class Verifier:
             allocated = client.extents(request, lambda status: ask(status.done, status.total)).allocated
             with self._opened(held) as handle:
                 wanted = union(allocated, data_extents(handle, 0, manifest.size))
-                SourceCheck(client, request, manifest.size, ask).compare(handle, wanted, lambda *_: None)
+                with begun(client, request, manifest.size, wanted) as check:
+                    check.compare(handle, ask)
         except (SnapshotGone, ImageGone, PoolNotFound) as error:
             return False, [f"not compared with Ceph: {error}"]
         except ContentDiffers as error:

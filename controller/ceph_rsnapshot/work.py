@@ -69,6 +69,9 @@ class Work:
         """Tell the observer; amounts in bytes."""
         self.observer.image_progress(stage, done, total)
 
+    def show_verifying(self, done: int, total: int) -> None:
+        self.show("verifying", done, total)
+
     def show_status(self, status: JobStatus) -> None:
         self.show(status.stage, status.done, status.total)
 
