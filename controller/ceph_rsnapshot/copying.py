@@ -22,7 +22,7 @@ from ceph_rsnapshot_common.ranges import Ranges
 Progress = Callable[[int, int], None]
 """Gets the position in the image and its size in bytes; called at least once a second, also when nothing moves."""
 
-_CHUNK = 2 * 1024**2
+_CHUNK = 1024**2
 _IN_FLIGHT = 16
 _ZERO_CHUNK = 1024**3
 _ENOUGH_QUEUED = 1024
