@@ -131,7 +131,7 @@ class Site:
         """Temporary files that should not be there when nothing runs."""
         temporary = [path for path in self.temp.rglob("*") if path.name != ".claims"] if self.temp.exists() else []
         confs = list(self.folder.glob("conf_*"))
-        syncs = list(self.base.rglob(".rotating")) + list(self.base.rglob(".rsnapshot.pid"))
+        syncs = [path for name in (".rotating", ".rsnapshot.pid", ".incoming") for path in self.base.rglob(name)]
         return sorted(str(path) for path in [*temporary, *confs, *syncs])
 
     def _env(self, more: Optional[dict[str, str]]) -> dict[str, str]:

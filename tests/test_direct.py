@@ -62,7 +62,8 @@ def writing(place: TestPool, image: str, seed: int) -> Iterator[None]:
     assert failures == []
 
 
-def test_ten_days_of_every_kind(site: Site, new_pool: Callable[[], TestPool]) -> None:
+@pytest.mark.parametrize(("days", "fast_diff"), [(11, False), (5, True)])
+def test_days_of_every_kind(site: Site, new_pool: Callable[[], TestPool], days: int, fast_diff: bool) -> None:
     """Snapshots taken while writes go on; some days nothing changes, on one all are full."""
     places = {kind.name: kind.make(site.pool, new_pool) for kind in KINDS}
     site.configure(
@@ -70,13 +71,14 @@ def test_ten_days_of_every_kind(site: Site, new_pool: Callable[[], TestPool]) ->
         IMAGE_RE=f"({'|'.join(places)})$",
         TRANSFER_MODE="direct",
         VERIFY_SAMPLE="1M",
+        FAST_DIFF=fast_diff,
     )
     site.start_agent()
     randomly = random.Random(77)
     kinds_seen: dict[str, set[str]] = {name: set() for name in places}
     made = {(name, DAY) for name in places}
     previous = ""
-    for number in range(1, 12):
+    for number in range(1, days + 1):
         today, tomorrow = f"2026-01-{number:02}", f"2026-01-{number + 1:02}"
         for name, place in places.items():
             if (name, today) not in made and randomly.random() < 0.3:

@@ -14,6 +14,7 @@ import pytest
 from ceph_rsnapshot_common.manifest import sealed
 from demo.file_system import mounted
 from tests.ceph import MIB, TestPool
+from tests.damage import data_cluster, flip, l2_table
 from tests.site import DAY, Site, contents, wait_until
 
 NEXT, THIRD = "2026-01-02", "2026-01-03"
@@ -140,44 +141,13 @@ def test_base_without_its_qcow2(based: Site) -> None:
     assert "has no qcow2" in _back_up(based, NEXT)["full_because"]
 
 
-def _flip(path: Path, offset: int, keep_time: bool) -> None:
-    """One bit of a byte; with ``keep_time`` as a failing disk would do it."""
-    status = path.stat()
-    with path.open("r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)[0]
-        file.seek(offset)
-        file.write(bytes([byte ^ 1]))
-    if keep_time:
-        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-def _data_cluster(qcow: Path) -> int:
-    """Offset in the file of a byte of data."""
-    argv = ["qemu-img", "map", "-f", "qcow2", "--output=json", str(qcow)]
-    extents = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)
-    return int(next(extent["offset"] for extent in extents if extent["data"])) + 77
-
-
-def _l2_table(qcow: Path) -> int:
-    """Offset of the lowest byte of the first used L2 entry: its cluster is no longer aligned."""
-    with qcow.open("rb") as file:
-        file.seek(40)
-        file.seek(int.from_bytes(file.read(8), "big"))
-        table = int.from_bytes(file.read(8), "big") & 0x00FFFFFFFFFFFE00
-        file.seek(table)
-        entries = file.read(65536)
-    used = next(at for at in range(0, 65536, 8) if int.from_bytes(entries[at : at + 8], "big") & 0x00FFFFFFFFFFFE00)
-    return table + used + 6
-
-
 @pytest.mark.parametrize("changed", [True, False], ids=["increment", "unchanged"])
 @pytest.mark.parametrize(
     ("where", "keep_time", "because", "mismatch"),
     [
-        (_data_cluster, False, "not as it was made", False),
-        (_data_cluster, True, "differed from the snapshot", True),
-        (_l2_table, True, "failed its check", False),
+        (data_cluster, False, "not as it was made", False),
+        (data_cluster, True, "differed from the snapshot", True),
+        (l2_table, True, "failed its check", False),
     ],
     ids=["data-written", "data-rotten", "l2-rotten"],
 )
@@ -185,7 +155,7 @@ def test_base_with_a_flipped_bit(
     based: Site, changed: bool, where: Callable[[Path], int], keep_time: bool, because: str, mismatch: bool
 ) -> None:
     qcow = based.root("a") / "daily.0" / "a.qcow2"
-    _flip(qcow, where(qcow), keep_time)
+    flip(qcow, where(qcow), keep_time)
     if changed:
         based.pool.write("a", seed=2)
     based.pool.snap("a", NEXT)

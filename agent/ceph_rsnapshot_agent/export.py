@@ -46,9 +46,10 @@ def export(
         files.remove()
         started = datetime.now(timezone.utc)
         facts, request = source.read_facts(cluster, request), source.with_valid_maps(cluster, request)
-        if request.base and source.first_change(cluster, request, progress, cancelled) is None:
-            source.check_still_there(cluster, request)
-            return Exported(facts=facts)
+        with source.explained(cluster, request):
+            if request.base and source.first_change(cluster, request, progress, cancelled) is None:
+                source.check_still_there(cluster, request)
+                return Exported(facts=facts)
         full = request.model_copy(update={"base": None})
         allocated = source.read_extents(cluster, full, progress, cancelled)
         files.folder.mkdir(mode=0o700, parents=True, exist_ok=True)

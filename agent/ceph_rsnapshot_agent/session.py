@@ -93,17 +93,28 @@ class Session:
         def work(report: Report, cancelled: threading.Event) -> Opened:
             cluster = self._connected()
             facts, wanted = source.read_facts(cluster, request), source.with_valid_maps(cluster, request)
-            begin = source.first_change(cluster, wanted, report, cancelled) if wanted.base else 0
-            if begin is None:
-                source.check_still_there(cluster, wanted)
-                return Opened(facts=facts)
-            beside = str(self._settings.agent_socket.parent / nbd.FOLDER_PREFIX)
-            name, loan = secrets.token_hex(8), Loan(lambda: nbd.serve(self._settings, wanted, beside, begin))
-            with self._lock:
-                self._loans[name] = loan, wanted
-            return Opened(facts=facts, export=name, socket=loan.socket())
+            with source.explained(cluster, wanted):
+                begin = source.first_change(cluster, wanted, report, cancelled) if wanted.base else 0
+                if begin is None:
+                    source.check_still_there(cluster, wanted)
+                    return Opened(facts=facts)
+                name, address = self._lend(wanted, begin)
+            return Opened(facts=facts, export=name, socket=address)
 
         return self._jobs.start(work)
+
+    def _lend(self, request: ExportRequest, begin: int) -> tuple[str, str]:
+        """Name and socket of a new export; nothing has changed below ``begin``."""
+        beside = str(self._settings.agent_socket.parent / nbd.FOLDER_PREFIX)
+        name, loan = secrets.token_hex(8), Loan(lambda: nbd.serve(self._settings, request, beside, begin))
+        with self._lock:
+            self._loans[name] = loan, request
+        try:
+            return name, loan.socket()
+        except BaseException:
+            with self._lock:
+                self._loans.pop(name, None)
+            raise
 
     def renew(self, name: str) -> None:
         """Raises: ExportUnknown."""

@@ -12,7 +12,7 @@ from ceph_rsnapshot_agent.features import feature_names
 from ceph_rsnapshot_agent.listing import snapshot_created, user_snapshots
 from ceph_rsnapshot_agent.nbdkit.diff import Diff
 from ceph_rsnapshot_agent.nbdkit.windows import window_size
-from ceph_rsnapshot_common.errors import BaseUnusable, Cancelled, ImageUnreadable
+from ceph_rsnapshot_common.errors import BaseUnusable, Cancelled, CephRsnapshotError, ImageUnreadable
 from ceph_rsnapshot_common.manifest import Layout
 from ceph_rsnapshot_common.ranges import Ranges
 from ceph_rsnapshot_common.records import ExportRequest, Facts, SnapshotRequest
@@ -86,6 +86,22 @@ def check_still_there(cluster: Cluster, request: ExportRequest) -> None:
     with _reading(cluster, request) as image:
         if request.base:
             _base_name(image, request)
+
+
+@contextmanager
+def explained(cluster: Cluster, request: ExportRequest) -> Iterator[None]:
+    """If the block fails and the snapshot or its base has gone meanwhile, that is the error.
+
+    Raises:
+        SnapshotGone, ImageGone, PoolNotFound, BaseUnusable: as `check_still_there`.
+    """
+    try:
+        yield
+    except Cancelled:
+        raise
+    except CephRsnapshotError:
+        check_still_there(cluster, request)
+        raise
 
 
 def with_valid_maps(cluster: Cluster, request: ExportRequest) -> ExportRequest:

@@ -35,6 +35,7 @@ PACKAGES = {
 _KEPT_OUTPUT = 1024 * 1024
 _SHOWN_OUTPUT = 1000
 _STOP_SECONDS = 10.0
+_ASK_AGAIN_SECONDS = 0.3
 _logger = logging.getLogger(__name__)
 
 
@@ -116,12 +117,17 @@ def log_end(argv: Sequence[str], code: int, seconds: float, output: str) -> None
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process that this program started, with its whole process group: ask, wait a bounded time, kill."""
-    if process.poll() is None:
+    """End a process that this program started, with its whole process group: ask, wait a bounded time, kill.
+
+    It is asked again and again: ssh 9.2 overlooks a signal that comes while it closes a channel.
+    """
+    deadline = time.monotonic() + _STOP_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
         _signal_group(process, signal.SIGTERM)
-        if not _ends_within(process, _STOP_SECONDS):
-            _signal_group(process, signal.SIGKILL)
-        process.wait()
+        _ends_within(process, _ASK_AGAIN_SECONDS)
+    if process.poll() is None:
+        _signal_group(process, signal.SIGKILL)
+    process.wait()
 
 
 def _ends_within(process: subprocess.Popen[bytes], seconds: float) -> bool:

@@ -46,10 +46,13 @@ def back_up(work: Work, plan: Plan) -> Manifest:
             _compress(work, files)
         with relied_on(plan):
             qcow.finish(files.partial, files.qcow, "backup")
-        closing.result()  # what was copied counts only if its snapshots were there to the end
-        with folders.syncing([files.qcow]):  # the disk writes while the contents are verified
-            examine = examine_increment if plan.base else examine_whole
-            examined = examine(work, plan, files.qcow, files.digests, copied.ranges)
+        try:
+            with folders.syncing([files.qcow]):  # the disk writes while the contents are verified
+                examine = examine_increment if plan.base else examine_whole
+                examined = examine(work, plan, files.qcow, files.digests, copied.ranges)
+        finally:
+            # what was copied counts only if its snapshots were there to the end; if not, that explains any difference
+            closing.result()
         manifest = describe(work, plan, opened.facts, files.qcow, started).model_copy(
             update={
                 "kind": "increment" if plan.base else "full",

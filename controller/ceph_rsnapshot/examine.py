@@ -17,7 +17,7 @@ from ceph_rsnapshot.source_check import SourceCheck, Taker
 from ceph_rsnapshot.work import Work
 from ceph_rsnapshot_common import folders
 from ceph_rsnapshot_common.block_digests import PIECE
-from ceph_rsnapshot_common.errors import BaseUnusable, ContentDiffers
+from ceph_rsnapshot_common.errors import BaseUnusable, ContentDiffers, SnapshotGone
 from ceph_rsnapshot_common.manifest import ContentDigests
 from ceph_rsnapshot_common.ranges import Range, Ranges, clipped, union
 from ceph_rsnapshot_common.records import SnapshotRequest
@@ -79,7 +79,7 @@ def _compare_and_replace(work: Work, plan: Plan, path: Path, changed: Ranges, ch
         new, old = stack.enter_context(_opened(work, path)), stack.enter_context(_opened_base(work))
         try:
             old_check.compare(old, work.show_verifying, changing.remove)
-        except ContentDiffers as error:
+        except (ContentDiffers, SnapshotGone) as error:
             raise BaseUnusable(reason=f"the newest backup is not what it was: {error}") from None
         new_check.compare(new, work.show_verifying, _adding(changing, changed))
 

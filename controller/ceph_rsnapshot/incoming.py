@@ -55,7 +55,7 @@ def incoming(base: Path, pool: Pool, image: str) -> Iterator[Incoming]:
         yield Incoming(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        folders.remove_empty(folder, base)
+        folders.remove_empty(folder.parent, base)
 
 
 def sweep(base: Path) -> None:

@@ -30,7 +30,7 @@ def land(work: Work, files: Incoming, manifest: Manifest) -> Manifest:
     # rsync links only where there is nothing yet; a failed night may have left something
     shutil.rmtree(work.place.sync, ignore_errors=True)
     # an unchanged file is linked to day 0 by rsnapshot's own --link-dest
-    source = Source(str(files.folder), link_dest=manifest.kind != "unchanged")
+    source = Source(str(files.folder), linked_into=None if manifest.kind == "unchanged" else work.place.sync)
     context = work.context
     with configured(work.settings, work.place, source, context.conf_folder, context.lock) as rsnapshot:
         rotation.land(rsnapshot, manifest)

@@ -23,7 +23,8 @@ def land(rsnapshot: Rsnapshot, expected: Manifest | None, before_rotation: Calla
         TransferFailed: it said that all is well, but what arrived is not what was sent.
     """
     place = rsnapshot.place
-    rsnapshot.sync()
+    with folders.written_back(place.sync):
+        rsnapshot.sync()
     files = _arrived(place, expected)
     with folders.syncing(files):  # the disk writes while the contents are verified
         before_rotation()

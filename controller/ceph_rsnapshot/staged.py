@@ -15,6 +15,7 @@ from ceph_rsnapshot_common.errors import CephRsnapshotError, ContentDiffers, Tra
 from ceph_rsnapshot_common.manifest import Manifest, render
 from ceph_rsnapshot_common.records import Exported
 
+_FEW_HOLES = 0.95
 _logger = logging.getLogger(__name__)
 
 
@@ -44,7 +45,8 @@ def _land(work: Work, plan: Plan, exported: Exported, folder: str, manifest: Man
     place, context = work.place, work.context
     place.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     link = context.agent.client().link
-    source = Source(folder, link.host, link.ssh_args, bandwidth_limit=work.settings.bandwidth_limit)
+    limit = work.settings.bandwidth_limit
+    source = Source(folder, link.host, link.ssh_args, bandwidth_limit=limit, sparse=_has_holes(manifest))
     because = plan.because or "something has changed, and in staged mode each backup of a changed image is a full one"
     final = manifest.model_copy(update={"full_because": because})
 
@@ -64,6 +66,11 @@ def _land(work: Work, plan: Plan, exported: Exported, folder: str, manifest: Man
     with configured(work.settings, place, source, context.conf_folder, context.lock) as rsnapshot:
         rotation.land(rsnapshot, manifest, verify_arrived)
     return final
+
+
+def _has_holes(manifest: Manifest) -> bool:
+    """Whether so much of the qcow2 takes no disk that it is worth while to keep it so."""
+    return manifest.qcow2_bytes < _FEW_HOLES * manifest.qcow2_file_size
 
 
 def _remove_exported(work: Work) -> None:

@@ -54,7 +54,9 @@ class _Served:
             self.gap = nbdkit.EXTENT_HOLE
             # diff_iterate takes a name, which may be used again: the id counts
             names = {each["id"]: each["name"] for each in self.image.list_snaps()}
-            base = names[int(given["base_id"])]
+            base = names.get(int(given["base_id"]))
+            if base is None:
+                raise RuntimeError(f"the base snapshot {given['base_id']} no longer exists")
         ask = diff.Diff(self.image, base, given.get("fast_diff") == "1")
         unchanged_below = int(given.get("unchanged_below", 0))
         window = windows.window_size(self.image.stat()["obj_size"], self.image.stripe_count())
