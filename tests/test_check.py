@@ -89,6 +89,44 @@ def test_no_agent_no_pool_no_tool(site: Site) -> None:
         (empty / tool).symlink_to(f"/usr/bin/{tool}")
     items = _check(site, 1, PATH=str(empty))
     assert items["backup node: rsync"]["ok"]
+    assert not items["backup node: rsnapshot"]["ok"]
+
+
+def test_a_tool_that_the_ceph_node_lacks_hides_nothing_else(site: Site) -> None:
+    folder = site.folder / "bin"
+    folder.mkdir()
+    for tool in ("rsync", "qemu-img", "setpriv", "date"):
+        (folder / tool).symlink_to(f"/usr/bin/{tool}")
+    site.start_agent(env={"PATH": str(folder)})
+    items = _check(site, 1)
+    assert items["agent"]["ok"]
+    assert not items["ceph node: nbdkit"]["ok"]
+    assert f"pool {site.pool}" in items
+
+
+@pytest.mark.parametrize("key", ["LOG_BASE_PATH", "TEMP_CONF_DIR", "BACKUP_BASE_PATH"])
+def test_folders_that_can_not_be_made(running: Site, key: str) -> None:
+    running.configure(**{key: "/proc/nowhere"})
+    item = _check(running, 1)[key]
+    assert not item["ok"] and "can't be written" in item["detail"] and item["advice"]
+
+
+def test_ssh_and_the_agent_are_told_apart(site: Site, ssh_server: SshServer) -> None:
+    site.over_ssh(ssh_server)
+    items = _check(site, 1)
+    assert items["ssh"]["ok"]
+    assert "systemctl" in items["agent"]["advice"]
+    site.configure(CEPH_HOST="nobody-is-called-so@127.0.0.1")
+    items = _check(site, 1)
+    assert not items["ssh"]["ok"] and "agent" not in items
+
+
+def test_a_configuration_that_can_not_be_used(site: Site) -> None:
+    site.configure(RETAIN_NUMBR=4)
+    items = _check(site, 1)
+    assert list(items) == ["configuration"]
+    assert "did you mean RETAIN_NUMBER" in items["configuration"]["detail"]
+    assert "✗" in site.run("ceph_rsnapshot", "check", code=1, env={"PYTHONIOENCODING": "utf-8"}).stdout
 
 
 def test_another_run_is_under_way(running: Site) -> None:

@@ -83,8 +83,11 @@ def test_json_report_is_one_document_on_standard_output(running: Site) -> None:
 
 
 def test_progress_and_table_on_a_terminal(running: Site) -> None:
-    running.configure(TRANSFER_MODE="direct", BANDWIDTH_LIMIT="30M")  # so that it takes longer than a refresh
+    # so that it takes longer than a refresh: nbdkit lets two seconds' worth pass at once
+    running.configure(TRANSFER_MODE="direct", BANDWIDTH_LIMIT="4M")
     running.pool.create("a", 60 * MIB)
+    with running.pool.image("a") as image:
+        image.write(os.urandom(12 * MIB), 0)
     running.pool.snap("a", DAY)
     text = _on_a_terminal(running, columns=100)
     assert "backing up" in text
@@ -175,7 +178,9 @@ def test_printsettings_touches_nothing(site: Site) -> None:
     done = site.run("ceph_rsnapshot", "--printsettings", "--image-re", "vm-")
     assert 'IMAGE_RE: "vm-"  # flag' in done.stdout
     assert "RETAIN_NUMBER: 3  # file" in done.stdout
-    assert json.loads(site.run("ceph_rsnapshot", "--printsettings", "--json").stdout)["retain_number"] == 3
+    told = json.loads(site.run("ceph_rsnapshot", "--printsettings", "-n", "--json").stdout)
+    assert told["retain_number"] == 3
+    assert [told["origins"][key] for key in ("retain_number", "noop", "verify")] == ["file", "flag", "default"]
     assert contents(site.folder) == before
     assert not site.base.exists()
 

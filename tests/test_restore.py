@@ -20,7 +20,7 @@ from tests import ceph
 from tests.ceph import MIB, TestPool
 from tests.kinds import KINDS
 from tests.site import DAY, Site, contents, stopped, wait_until
-from tests.test_verify import _damage_data
+from tests.test_verify import damage_data
 
 
 @pytest.fixture
@@ -329,7 +329,7 @@ def test_two_restores_at_once(backed_up: Site) -> None:
 
 
 def test_a_rotten_backup_is_restored_only_if_that_is_wanted(backed_up: Site) -> None:
-    _damage_data(backed_up.root("a") / "daily.0")
+    damage_data(backed_up.root("a") / "daily.0")
     done = backed_up.run("ceph_rsnapshot", "restore", "a", "--to", f"{backed_up.pool}/b", code=1)
     assert "not what was backed up" in done.stderr
     assert _names(backed_up.pool) == ["a"]
@@ -340,7 +340,8 @@ def test_a_rotten_backup_is_restored_only_if_that_is_wanted(backed_up: Site) -> 
     backed_up.run("ceph_rsnapshot", "verify", "a", code=1)
     done = backed_up.run("ceph_rsnapshot", "restore", "a", "--to", f"{backed_up.pool}/b", code=1)
     assert "its verification failed" in done.stderr
-    backed_up.run("ceph_rsnapshot", "restore", "a", "--to", f"{backed_up.pool}/b", "--accept-damage")
+    done = backed_up.run("ceph_rsnapshot", "restore", "a", "--to", f"{backed_up.pool}/b", "--accept-damage")
+    assert "DAMAGED: content: 1 blocks" in done.stdout
     assert _names(backed_up.pool) == ["a", "b"]
 
 
@@ -364,6 +365,59 @@ def test_to_a_file_without_the_cluster(backed_up: Site, file_format: str) -> Non
     before = target.read_bytes()
     assert "exists already" in backed_up.run("ceph_rsnapshot", *arguments, code=1).stderr
     assert target.read_bytes() == before
+
+
+def test_a_file_is_private_and_may_have_any_name(backed_up: Site) -> None:
+    done = backed_up.run("ceph_rsnapshot", "restore", "--json", "a", "--to-file", "nbd:a 1.raw", "--format", "raw")
+    target = Path(json.loads(done.stdout)["target"])
+    assert target == backed_up.folder / "nbd:a 1.raw"
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert target.read_bytes() == backed_up.pool.export("a", DAY, backed_up.folder / "a.raw").read_bytes()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGKILL])
+def test_a_file_whose_restore_ended_early_leaves_nothing_for_long(big: Site, signum: int) -> None:
+    """The terminal that closes; and what a killed one leaves goes with the next."""
+    target = big.folder / "out" / "big.raw"
+    target.parent.mkdir()
+    arguments = ["restore", "big", "--to-file", str(target), "--format", "raw"]
+    process = big.start("ceph_rsnapshot", *arguments)
+    wait_until(lambda: any(path.stat().st_size > MIB for path in target.parent.iterdir()), "a partial file")
+    (partial,) = target.parent.iterdir()
+    assert partial.stat().st_mode & 0o777 == 0o600
+    process.send_signal(signum)
+    process.communicate(timeout=60)
+    assert process.returncode == (129 if signum == signal.SIGHUP else -9)
+    assert list(target.parent.iterdir()) == ([] if signum == signal.SIGHUP else [partial])
+    big.run("ceph_rsnapshot", *arguments)
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_an_unfinished_image_is_not_backed_up_and_goes_with_its_snapshots(big: Site) -> None:
+    """Whatever makes the snapshots of the night meets it too."""
+    process = _start(big)
+    with stopped(process):
+        (unfinished,) = [name for name in _names(big.pool) if name != "big"]
+        big.pool.snap(unfinished, DAY)
+        report = big.backup()
+        assert [image["image"] for image in report["images"]] == ["big"]
+    process.terminate()
+    _ended_without_a_trace(big, process, 143)
+    assert not (big.base / str(big.pool) / unfinished).exists()
+
+
+def test_digests_that_must_be_read_first_cost_no_loan(big: Site, tmp_path: Path) -> None:
+    """With --accept-damage the whole backup is read: the image is not made, nor its export lent, before that."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import ceph_rsnapshot_agent.lending, ceph_rsnapshot.restore_image\n"
+        "ceph_rsnapshot_agent.lending.LEASE_SECONDS = 0.3\nceph_rsnapshot.restore_image._RENEW_SECONDS = 0.05\n"
+    )
+    patched = {"PYTHONPATH": str(tmp_path)}
+    big.stop_agent()
+    big.start_agent(env=patched)
+    big.run("ceph_rsnapshot", "restore", "big", "--to", f"{big.pool}/new", "--accept-damage", env=patched)
+    raw = big.pool.export("big", DAY, big.folder / "big.raw")
+    assert _same(big.pool, "new", raw, big.folder / "new.raw")
 
 
 def test_a_file_system_comes_back_file_by_file(backed_up: Site) -> None:

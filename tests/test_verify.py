@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import struct
+import subprocess
+import threading
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 
+import ceph_rsnapshot
+from ceph_rsnapshot.verifying import Verified
 from ceph_rsnapshot_common.manifest import sealed
 from tests.ceph import MIB
+from tests.damage import data_cluster, flip, l2_table
 from tests.site import DAY, Site, contents
 
 NEXT = "2026-01-02"
@@ -56,35 +60,15 @@ def test_good_backups_are_good_also_against_ceph(running: Site, mode: str) -> No
 
 
 def _flip(path: Path, at: int) -> None:
-    with path.open("r+b") as file:
-        file.seek(at)
-        (byte,) = file.read(1)
-        file.seek(at)
-        file.write(bytes([byte ^ 0x10]))
+    flip(path, at, keep_time=False)
 
 
-def _data_cluster(qcow: Path) -> int:
-    """Where the first data cluster of the file is (qcow2's specification: L1 table, L2 table, cluster)."""
-    text = qcow.read_bytes()
-    (l1,) = struct.unpack_from(">Q", text, 40)
-    (l2,) = struct.unpack_from(">Q", text, l1)
-    l2 &= 0x00FFFFFFFFFFFE00
-    entries = struct.unpack_from(">512Q", text, l2)
-    return int(next(entry & 0x00FFFFFFFFFFFE00 for entry in entries if entry & 0x00FFFFFFFFFFFE00))
-
-
-def _l2_table(qcow: Path) -> int:
-    text = qcow.read_bytes()
-    (l1,) = struct.unpack_from(">Q", text, 40)
-    return int(struct.unpack_from(">Q", text, l1)[0] & 0x00FFFFFFFFFFFE00)
-
-
-def _damage_data(day: Path) -> None:
-    _flip(day / "a.qcow2", _data_cluster(day / "a.qcow2") + 5)
+def damage_data(day: Path) -> None:
+    _flip(day / "a.qcow2", data_cluster(day / "a.qcow2"))
 
 
 def _damage_l2(day: Path) -> None:
-    _flip(day / "a.qcow2", _l2_table(day / "a.qcow2") + 5)
+    _flip(day / "a.qcow2", l2_table(day / "a.qcow2"))
 
 
 def _damage_header(day: Path) -> None:
@@ -114,7 +98,7 @@ def _cut_qcow(day: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "part"),
     [
-        (_damage_data, "content: "),
+        (damage_data, "content: "),
         (_damage_l2, ("qcow2: ", "content: ")),
         (_damage_header, "header: "),
         (_damage_feature_names, "header: "),
@@ -149,7 +133,7 @@ def test_a_flipped_byte_that_was_not_verified_yet_is_not_laundered(backed_up: Si
     """An increment onto a rotten base keeps the old digests of what it doesn't write: the rot is found later too."""
     day = backed_up.root("a") / "daily.0"
     status = (day / "a.qcow2").stat()
-    _damage_data(day)
+    damage_data(day)
     os.utime(day / "a.qcow2", ns=(status.st_atime_ns, status.st_mtime_ns))
     with backed_up.pool.image("a") as image:
         image.write(b"new" * 1000, 20 * MIB)
@@ -239,4 +223,71 @@ def test_the_verdict_moves_with_its_day(backed_up: Site) -> None:
     assert [(each["number"], each["state"]) for each in listed] == [(0, "complete"), (1, "verified")]
     shutil.rmtree(backed_up.root("a") / "daily.1")
     _verify(backed_up, "a")
-    assert len(json.loads((backed_up.root("a") / ".verified.json").read_text())) == 1
+    assert len(json.loads((backed_up.root("a") / ".verified.json").read_text())["verdicts"]) == 1
+
+
+def test_a_day_that_rolls_off_before_its_turn_is_no_failure(backed_up: Site) -> None:
+    """A list of all is made once, and worked off for hours."""
+    for name in ("b", "c"):
+        backed_up.pool.create(name, MIB)
+        backed_up.pool.snap(name, "2026-01-01")
+    backed_up.backup()
+    seen = []
+
+    def on_verified(verified: Verified) -> None:
+        seen.append((verified.backup.image, verified.gone))
+        if verified.backup.image == "a":
+            shutil.rmtree(backed_up.root("b"))
+            (backed_up.root("c") / "daily.0").rename(backed_up.root("c") / "daily.1")
+
+    settings = ceph_rsnapshot.load_settings(backed_up.config_path)
+    report = ceph_rsnapshot.verify(settings, on_verified=on_verified)
+    assert seen == [("a", False), ("b", True), ("c", False)]
+    assert report.ok
+    assert "has rolled off" in report.backups[1].notes[0]
+    assert not backed_up.root("b").exists()
+
+
+def test_what_is_listed_while_days_move_is_always_of_one_day(backed_up: Site) -> None:
+    root, ended, failures = backed_up.root("a"), threading.Event(), []
+
+    def move() -> None:
+        while not ended.wait(0.002):
+            for source, target in ((0, 1), (1, 2), (2, 0)):
+                (root / f"daily.{source}").rename(root / f"daily.{target}")
+
+    settings = ceph_rsnapshot.load_settings(backed_up.config_path)
+    moving = threading.Thread(target=move)
+    moving.start()
+    try:
+        for _ in range(150):
+            failures += [each.problem for each in ceph_rsnapshot.list_backups(settings) if each.problem]
+    finally:
+        ended.set()
+        moving.join()
+    assert failures == []
+
+
+def test_a_disk_that_is_mounted_read_only(backed_up: Site) -> None:
+    """Of a backup node that has died, say: what was found can't be noted, and is told all the same."""
+    subprocess.run(["mount", "--bind", str(backed_up.base), str(backed_up.base)], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(backed_up.base)], check=True)
+        (result,) = _verify(backed_up, "a")
+        assert result["problems"] == []
+        assert "could not be noted" in result["notes"][0]
+    finally:
+        subprocess.run(["umount", str(backed_up.base)], check=True)
+
+
+def test_verdicts_that_are_damaged_make_no_bad_backup_a_good_one(backed_up: Site) -> None:
+    damage_data(backed_up.root("a") / "daily.0")
+    _verify(backed_up, "a", code=1)
+    path = backed_up.root("a") / ".verified.json"
+    path.write_text(path.read_text().replace('"ok": false', '"ok": true '))
+    (listed,) = json.loads(backed_up.run("ceph_rsnapshot", "list", "--json").stdout)
+    assert listed["state"] == "complete"
+    backed_up.pool.snap("a", NEXT)
+    report = backed_up.backup("--snap-date", NEXT)["by_name"]["a"]
+    assert report["kind"] == "full"
+    _verify(backed_up, "a@daily.1", code=1)

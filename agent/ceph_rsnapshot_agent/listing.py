@@ -16,7 +16,7 @@ from ceph_rsnapshot_agent.cluster import Cluster, bindings, open_image
 from ceph_rsnapshot_agent.features import feature_names
 from ceph_rsnapshot_common.errors import Cancelled, ImageUnreadable
 from ceph_rsnapshot_common.manifest import Base
-from ceph_rsnapshot_common.names import Pool
+from ceph_rsnapshot_common.names import Pool, is_unfinished
 from ceph_rsnapshot_common.records import Image, Listing, ListRequest, Snapshot
 from ceph_rsnapshot_common.settings import Settings
 
@@ -67,7 +67,7 @@ def list_images(
 def _names(cluster: Cluster, ioctx: Any, pool: Pool) -> dict[str, str]:
     rbd = bindings("rbd")
     try:
-        return {entry["name"]: entry["id"] for entry in rbd.RBD().list2(ioctx)}
+        return {entry["name"]: entry["id"] for entry in rbd.RBD().list2(ioctx) if not is_unfinished(entry["name"])}
     except rbd.Error as error:
         raise cluster.unreadable(pool, error) from None
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 
 from ceph_rsnapshot_agent.jobs import Jobs, Report
 from ceph_rsnapshot_agent.restored import block_digests
 from ceph_rsnapshot_agent.restoring import Restore, sweep
-from ceph_rsnapshot_common.errors import ExportUnknown
+from ceph_rsnapshot_common.errors import ExportUnknown, RestoreFailed
 from ceph_rsnapshot_common.records import BlockDigests, BlockRequest, Closed, Nothing, RestoreOpened, RestoreRequest
 from ceph_rsnapshot_common.settings import Settings
 
@@ -34,7 +35,8 @@ class Restores:
             try:
                 return RestoreOpened(export=name, image_id=restore.image_id, socket=restore.open())
             except BaseException:
-                self.abort(name)
+                with contextlib.suppress(RestoreFailed):
+                    self.abort(name)
                 raise
 
         return self._jobs.start(work)
@@ -92,7 +94,8 @@ class Restores:
         with self._lock:
             names = list(self._open)
         for name in names:
-            self.abort(name)
+            with contextlib.suppress(RestoreFailed):  # the log has it
+                self.abort(name)
 
     def _get(self, name: str) -> Restore:
         with self._lock:

@@ -21,6 +21,7 @@ from ceph_rsnapshot_agent import nbd
 from ceph_rsnapshot_agent.cluster import Cluster, bindings, connect
 from ceph_rsnapshot_agent.features import feature_bits
 from ceph_rsnapshot_agent.lending import Loan
+from ceph_rsnapshot_agent.listing import user_snapshots
 from ceph_rsnapshot_common import folders, locks
 from ceph_rsnapshot_common.errors import (
     CephRsnapshotError,
@@ -31,7 +32,7 @@ from ceph_rsnapshot_common.errors import (
     TargetExists,
 )
 from ceph_rsnapshot_common.manifest import Layout
-from ceph_rsnapshot_common.names import Pool
+from ceph_rsnapshot_common.names import Pool, is_unfinished, unfinished_name
 from ceph_rsnapshot_common.records import RestoreRequest
 from ceph_rsnapshot_common.settings import Settings
 
@@ -59,7 +60,7 @@ class Restore:
         self._request = request
         self._done = threading.Lock()
         token = secrets.token_hex(4)
-        self._name = f"{request.image}.restoring-{token}"
+        self._name = unfinished_name(request.image, token)
         self._loan: Loan | None = None
         with ExitStack() as stack:
             self._cluster = stack.enter_context(connect(self._settings))
@@ -119,10 +120,18 @@ class Restore:
         self._stack.close()
 
     def abort(self) -> None:
-        """Remove the image, unless it is finished; safe to call twice and from any thread."""
+        """Remove the image, unless it is finished; safe to call twice and from any thread.
+
+        Raises:
+            RestoreFailed: it could not be removed.
+        """
         with self._done:
             self.written()
             self._stack.close()
+            if self._note.exists():
+                where = f"{self._request.pool}/{self._name}"
+                reason = f"the unfinished image {where} stays until the next restore or start of the agent; see its log"
+                raise RestoreFailed(target=self._target, reason=reason)
 
     @property
     def _target(self) -> str:
@@ -188,7 +197,7 @@ def _sweep_one(settings: Settings, path: Path, note: dict[str, str]) -> None:
 
 
 def _right_cluster(cluster: Cluster, note: dict[str, str]) -> None:
-    if cluster.fsid != note["fsid"] or ".restoring-" not in note["image"]:
+    if cluster.fsid != note["fsid"] or not is_unfinished(note["image"]):
         raise ValueError("it is of another cluster, or names no image of a restore")
 
 
@@ -209,11 +218,19 @@ def _try_to_remove(ioctx: Any, name: str) -> Exception | None:
     rbd = bindings("rbd")
     try:
         if name in rbd.RBD().list(ioctx):
+            _remove_snapshots(ioctx, name)
             rbd.RBD().remove(ioctx, name)
         # a full Ceph says that all is well, and still lists it
         return RuntimeError("it is still listed") if name in rbd.RBD().list(ioctx) else None
     except rbd.Error as error:
         return error  # type: ignore[no-any-return]
+
+
+def _remove_snapshots(ioctx: Any, name: str) -> None:
+    """What makes snapshots of all images has met this one too; they are of nothing."""
+    with bindings("rbd").Image(ioctx, name) as image:
+        for snapshot in user_snapshots(image):
+            image.remove_snap(snapshot["name"])
 
 
 def _note_path(settings: Settings, token: str) -> Path:

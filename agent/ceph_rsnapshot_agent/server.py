@@ -86,14 +86,14 @@ def _server(address: Path, sessions: Sessions) -> Any:
 
 @contextmanager
 def _ended_by_signals(server: Any) -> Iterator[None]:
-    """SIGTERM and SIGINT close the server; systemd is told when it listens."""
+    """SIGTERM, SIGINT and SIGHUP close the server; systemd is told when it listens."""
 
     def end(signum: int, _frame: object) -> None:
         _logger.info("ending because of %s", signal.Signals(signum).name)
         # not in the handler itself: it may have interrupted code that holds a lock which close() needs
         threading.Thread(target=server.close).start()
 
-    before = {signum: signal.signal(signum, end) for signum in (signal.SIGTERM, signal.SIGINT)}
+    before = {signum: signal.signal(signum, end) for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     server.listener.listen()
     _notify("READY=1")
     try:

@@ -138,7 +138,8 @@ class Session:
         def work(report: Report, cancelled: threading.Event) -> Extents:
             cluster = self._connected()
             size = source.read_facts(cluster, request).size
-            return Extents(allocated=tuple(clipped(source.read_extents(cluster, request, report, cancelled), size)))
+            allocated = clipped(source.read_extents(cluster, request, report, cancelled), size)
+            return Extents(fsid=cluster.fsid, allocated=tuple(allocated))
 
         return self._jobs.start(work)
 

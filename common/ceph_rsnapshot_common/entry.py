@@ -9,11 +9,11 @@ from typing import Callable, NoReturn
 
 from ceph_rsnapshot_common.errors import CephRsnapshotError
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM; a KeyboardInterrupt, so that no handler of errors swallows it."""
+    """Ctrl-C, SIGTERM, or a terminal that was closed; a KeyboardInterrupt, so that no handler of errors swallows it."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
@@ -23,10 +23,11 @@ class Interrupted(KeyboardInterrupt):
 def exit_with(main: Callable[[], int], prog: str) -> NoReturn:
     """Run ``main`` and leave the process with its exit code, or with that of the error that it ended with.
 
-    The first SIGINT or SIGTERM raises `Interrupted`; while the clean-up runs, later ones are ignored.
+    The first SIGINT, SIGTERM or SIGHUP raises `Interrupted`; while the clean-up runs, later ones are ignored.
     """
     for signum in _SIGNALS:
-        signal.signal(signum, _interrupt)
+        if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup(1)
+            signal.signal(signum, _interrupt)
     sys.exit(_exit_code(main, prog))
 
 

@@ -275,6 +275,13 @@ class BackupNotFound(CephRsnapshotError):
     template = "there is no backup of {what}{hint}"
 
 
+class BackupGone(CephRsnapshotError):
+    """It was there when the backups were listed, and has rolled off since: no fault of anybody."""
+
+    code = "backup-gone"
+    template = "{what} has rolled off since the backups were listed"
+
+
 class BackupDamaged(CephRsnapshotError):
     """A backup is not as it was made: nothing is restored from it unless that is asked for."""
 

@@ -60,6 +60,22 @@ def hold_patiently(
         time.sleep(_POLL_SECONDS)
 
 
+def remove_abandoned(path: Path) -> None:
+    """Remove a file that was held and whose holder has died; its content is not touched, whatever else links to it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_still(path, descriptor):
+            path.unlink()
+    except OSError:
+        pass  # it is in use, or not ours to remove
+    finally:
+        os.close(descriptor)
+
+
 def held_by(path: Path) -> str | None:
     """The pid of the process that holds the lock ``path`` now, or None; takes no lock itself (proc(5), /proc/locks)."""
     try:

@@ -133,6 +133,15 @@ def sealed(text: str) -> str:
     return open_text.replace(f'"{_NO_CHECKSUM}"', f'"{digest([open_text.encode()])}"')
 
 
+def is_sealed(text: bytes) -> bool:
+    """Whether ``text`` is as `sealed` has made it."""
+    found = _CHECKSUM.search(text)
+    if not found:
+        return False
+    unsealed = text[: found.start(1)] + _NO_CHECKSUM.encode() + text[found.end(1) :]
+    return digest([unsealed]).encode() == found.group(1)
+
+
 def read_manifest(path: Path) -> Manifest:
     """The manifest in file ``path``.
 
@@ -158,12 +167,6 @@ def parse_manifest(text: bytes, path: Path) -> Manifest:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
         raise ManifestUnreadable(f"{path}: {error}") from None
-    found = _CHECKSUM.search(text)
-    if found:
-        unsealed = text[: found.start(1)] + _NO_CHECKSUM.encode() + text[found.end(1) :]
-        right = digest([unsealed]).encode() == found.group(1)
-    else:
-        right = manifest.manifest_version == 1 and b'"checksum"' not in text
-    if not right:
+    if not is_sealed(text) and (manifest.manifest_version > 1 or b'"checksum"' in text):
         raise ManifestUnreadable(f"{path}: its checksum is wrong: it was changed since it was written")
     return manifest

@@ -19,6 +19,19 @@ MAX_ENCODED = 200
 _ROTATION_FOLDER = re.compile(r"\w+\.\d+", re.ASCII)
 
 
+_UNFINISHED = re.compile(r".*\.restoring-[0-9a-f]{8}", re.DOTALL)
+
+
+def unfinished_name(image: str, token: str) -> str:
+    """What an image is called while it is restored; ``token``: 8 hexadecimal digits."""
+    return f"{image}.restoring-{token}"
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether an image of this name is a restore that is under way, or was broken off: nothing to back up."""
+    return _UNFINISHED.fullmatch(name) is not None
+
+
 class Pool(Record):
     """A pool, or a namespace in it, written ``pool`` or ``pool/namespace``."""
 

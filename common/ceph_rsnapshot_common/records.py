@@ -12,7 +12,7 @@ from ceph_rsnapshot_common.manifest import Base, Layout, Manifest
 from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.names import Pool
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Raised with every change of the calls or records; both ends must have the same."""
 
 
@@ -149,6 +149,7 @@ class Nothing(Record):
 
 
 class Extents(Record):
+    fsid: str
     """What a snapshot holds; coarser than the truth if that is very fragmented."""
 
     allocated: tuple[ByteRange, ...]

@@ -8,7 +8,7 @@ for image in report.images:
     print(image.pool, image.image, image.result)
 """
 
-from ceph_rsnapshot.api import backup, check, list_backups, load_settings, restore, serve, verify
+from ceph_rsnapshot.api import backup, check, explain_settings, list_backups, load_settings, restore, serve, verify
 from ceph_rsnapshot.observer import Observer
 from ceph_rsnapshot.report import ImageReport, OrphanReport, RunReport
 from ceph_rsnapshot_common import __version__
@@ -25,6 +25,7 @@ __all__ = [
     "__version__",
     "backup",
     "check",
+    "explain_settings",
     "list_backups",
     "load_settings",
     "restore",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Callable, Literal
 
 from ceph_rsnapshot.observer import Observer
 from ceph_rsnapshot.report import RunReport
-from ceph_rsnapshot_common.config import load
+from ceph_rsnapshot_common.config import Loaded, load
 from ceph_rsnapshot_common.errors import ConfigError
 from ceph_rsnapshot_common.names import Pool, parse_pool
 from ceph_rsnapshot_common.settings import Settings
@@ -38,7 +38,18 @@ def load_settings(path: str | Path | None = None, **options: Any) -> Settings:
     Raises:
         ConfigError: with every problem of the file and the options at once.
     """
-    return load(path, options).settings
+    return explain_settings(path, **options).settings
+
+
+def explain_settings(path: str | Path | None = None, **options: Any) -> Loaded:
+    """As `load_settings`, with where the settings come from.
+
+    `Loaded.origins` has ``file`` or ``flag`` for each key that is not a default, `Loaded.path` the file that was read.
+
+    Raises:
+        ConfigError: with every problem of the file and the options at once.
+    """
+    return load(path, options)
 
 
 def backup(
@@ -203,13 +214,12 @@ def serve(
 def check(settings: Settings | None = None) -> CheckReport:
     """See whether both nodes are ready for the next run: a list of what was looked at, with advice.
 
-    Nothing is changed, on neither node. What can't be found out is in the list too.
+    Nothing is changed, on neither node. What can't be found out is in the list too, and so is a configuration that
+    can't be used.
 
-    Raises:
-        ConfigError: the settings can't be used.
+    Args:
+        settings: None loads the usual file.
     """
     from ceph_rsnapshot.preflight import check as look
-    from ceph_rsnapshot_common.snapshot_name import snapshot_name
 
-    settings = settings or load_settings()
-    return look(settings, snapshot_name(settings))
+    return look(lambda: Loaded(settings, None, {}) if settings else load())

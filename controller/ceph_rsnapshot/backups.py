@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Optional
@@ -21,6 +21,8 @@ from ceph_rsnapshot_common.names import Pool, decode
 from ceph_rsnapshot_common.settings import Settings
 
 _ROTATION = re.compile(r"(\w+)\.(\d+)", re.ASCII)
+
+_TRIES = 5
 
 State = Literal["complete", "verified", "failed", "damaged"]
 
@@ -90,7 +92,10 @@ def all_backups(settings: Settings) -> Iterator[Backup]:
     except OSError as error:
         raise PathNotUsable(key="BACKUP_BASE_PATH", path=base, reason=error.strerror) from None
     for pool, root in roots:
-        yield from _of_image(pool, root, shares)
+        try:
+            yield from _of_image(pool, root, shares)
+        except OSError as error:
+            raise PathNotUsable(key="BACKUP_BASE_PATH", path=root, reason=error.strerror) from None
 
 
 def _roots(base: Path) -> Iterator[tuple[str, Path]]:
@@ -107,15 +112,39 @@ def _roots(base: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _folders(path: Path) -> list[Path]:
-    with os.scandir(path) as entries:  # Path.iterdir would ask the disk once more for each
-        return [path / each.name for each in entries if not each.name.startswith(".") and each.is_dir()]
+    return [path / name for name in _inodes(path)]
 
 
-def _of_image(pool: str, root: Path, shares: bool) -> Iterator[Backup]:
-    days = sorted(filter(None, (_ROTATION.fullmatch(each.name) for each in _folders(root))), key=_order)
+def _inodes(path: Path) -> dict[str, int]:
+    """The folders in ``path``, with their inodes; none if it has gone."""
+    try:
+        with os.scandir(path) as entries:  # Path.iterdir would ask the disk once more for each
+            return {each.name: each.inode() for each in entries if not each.name.startswith(".") and each.is_dir()}
+    except FileNotFoundError:
+        return {}
+
+
+def _of_image(pool: str, root: Path, shares: bool) -> list[Backup]:
+    """The days of one image, read again if they were rotated meanwhile: what is said of each must be of one day."""
+    for _ in range(_TRIES):
+        before = _inodes(root)
+        try:
+            found = list(_days_of_image(pool, root, before, shares))
+        except FileNotFoundError:
+            continue
+        if _inodes(root) == before:
+            return found
+    raise PathNotUsable(key="BACKUP_BASE_PATH", path=root, reason="its days keep changing while they are read")
+
+
+def _days_of_image(pool: str, root: Path, names: Iterable[str], shares: bool) -> Iterator[Backup]:
+    days = sorted(filter(None, map(_ROTATION.fullmatch, names)), key=_order)
     if not days:
         return
-    found = verdicts.read(Place(root, root.name, days[0][1]))
+    try:
+        found = verdicts.read(Place(root, root.name, days[0][1]))
+    except verdicts.VerdictsUnreadable:
+        found = {}  # as if there had been no verification; a restore compares the content anyway
     image = decode(root.name)
     for day in days:
         backup = _read(pool, image, root / day[0], day, shares)

@@ -126,7 +126,10 @@ def _damage(place: Place, newest: Manifest) -> str | None:
 
 def _distrust(place: Place, newest: Manifest) -> str | None:
     """What speaks against the content of the newest backup, and against its digests, which the next ones start from."""
-    verdict = verdicts.read(place).get(verdicts.key(newest))
+    try:
+        verdict = verdicts.read(place).get(verdicts.key(newest))
+    except verdicts.VerdictsUnreadable:
+        return "what verifications found can't be read"
     if verdict and not verdict.ok:
         return f"the newest backup failed its verification: {verdict.problems[0]}"
     if newest.digests is None:

@@ -93,13 +93,18 @@ class Pending(Generic[_Model]):
 class AgentClient:
     """A connection to the agent; a context manager. What it exported is removed there when it closes.
 
+    Args:
+        whatever_is_missing: also where the agent lacks tools for its work.
+
     Raises:
         AgentUnreachable: from every call, if the connection is not there or breaks.
         VersionMismatch: on entering, if the agent does not speak this protocol.
+        ToolMissing: on entering.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, whatever_is_missing: bool = False) -> None:
         self._link = link
+        self._whatever_is_missing = whatever_is_missing
         self._connection: Any = None
         self.version = ""
 
@@ -193,7 +198,7 @@ class AgentClient:
             versions = f"it is version {hello.version} (protocol {hello.protocol}), this one {__version__} ({PROTOCOL})"
             raise VersionMismatch(where=self._link.where, reason=f"{versions}; install the same version on both")
         self.version = hello.version
-        for missing in hello.tools_missing:
+        for missing in () if self._whatever_is_missing else hello.tools_missing:
             raise from_record(missing)
 
     def _start(self, model: type[_Model], call: str, request: Record) -> Pending[_Model]:

@@ -7,7 +7,7 @@ is in the manifest.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from ceph_rsnapshot_common.digest import digest
 _HEADER = b"rbd-digests 1\n\0\0"
 _ENTRY = 16
 _CHUNK = 1024**2
+_SHOWN = 5
 HEADER_BYTES = 65536
 
 
@@ -95,6 +96,12 @@ def differences(first: int, second: int) -> Iterator[int]:
             for at in range(0, len(ours), _ENTRY):
                 if ours[at : at + _ENTRY] != theirs[at : at + _ENTRY]:
                     yield (number * _CHUNK + at - len(_HEADER)) // _ENTRY * BLOCK
+
+
+def described(blocks: Sequence[int]) -> str:
+    """`differences` as people read them."""
+    places = ", ".join(map(str, blocks[:_SHOWN])) + (", ..." if blocks[_SHOWN:] else "")
+    return f"content: {len(blocks)} blocks of {BLOCK} bytes are not as they were backed up, at {places}"
 
 
 def entries(descriptor: int, first: int, count: int) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
@@ -24,9 +25,10 @@ def usable(backup: Backup, accept_damage: bool) -> Manifest:
         BackupDamaged: it is not as it was made, or is known to be bad.
     """
     if backup.manifest is None:
-        raise BackupDamaged(
-            what=backup.name, reason=f"{backup.problem}; the qcow2 can still be converted by hand: qemu-img convert"
-        )
+        by_hand = "; it can still be converted by hand: qemu-img convert" if _has_qcow(backup) else ""
+        raise BackupDamaged(what=backup.name, reason=f"{backup.problem}{by_hand}")
+    if not _has_qcow(backup):
+        raise BackupDamaged(what=backup.name, reason=str(backup.problem))
     if not accept_damage:
         if backup.problem:
             raise BackupDamaged(what=backup.name, reason=f"{backup.problem}; {_ACCEPT}")
@@ -36,6 +38,14 @@ def usable(backup: Backup, accept_damage: bool) -> Manifest:
     return backup.manifest
 
 
+@dataclass(frozen=True)
+class Expected:
+    """An open file of digests, and what is known to be damaged."""
+
+    descriptor: int
+    damage: tuple[str, ...] = ()
+
+
 @contextmanager
 def expected_digests(
     held: Held,
@@ -43,8 +53,8 @@ def expected_digests(
     folder: Path,
     accept_damage: bool,
     progress: Callable[[str, str, int, int], None],
-) -> Iterator[int]:
-    """An open file of the digests that a restored image must have.
+) -> Iterator[Expected]:
+    """The digests that a restored image must have.
 
     They are those that were made with the backup; if it has none, or its damage is accepted, those of the qcow2 as it
     is now.
@@ -53,9 +63,10 @@ def expected_digests(
         BackupDamaged: the file of digests is damaged.
     """
     if manifest.digests and not accept_damage:
-        if held.digests is None or digest_file.root(held.digests) != manifest.digests.root:
+        if not _has_digests(held, manifest):
             raise BackupDamaged(what=held.backup.name, reason=f"its file of digests is damaged; {_ACCEPT}")
-        yield held.digests
+        assert held.digests is not None
+        yield Expected(held.digests)
         return
     path = folder / "expected.digests"
     with qemu_nbd.opened(held.qcow, folder, "reading the backup", name="expected", pass_fds=held.pass_fds) as handle:
@@ -63,4 +74,28 @@ def expected_digests(
             handle, manifest.size, path, lambda done, total: progress(held.backup.name, "reading", done, total)
         )
     with path.open("rb") as file:
-        yield file.fileno()
+        yield Expected(file.fileno(), tuple(_damage(held, manifest, file.fileno())))
+
+
+def _damage(held: Held, manifest: Manifest, found: int) -> Iterator[str]:
+    """What is other than it was backed up."""
+    if held.backup.problem:
+        yield held.backup.problem
+    if not _has_digests(held, manifest):
+        yield "it has no valid digests: whether its content is what was backed up is not known"
+        return
+    assert held.digests is not None
+    blocks = list(digest_file.differences(held.digests, found))
+    if blocks:
+        yield digest_file.described(blocks)
+
+
+def _has_qcow(backup: Backup) -> bool:
+    return backup.place.qcow(backup.folder).exists()
+
+
+def _has_digests(held: Held, manifest: Manifest) -> bool:
+    """Whether the digests that were made with the backup are there, undamaged."""
+    if held.digests is None or manifest.digests is None:
+        return False
+    return digest_file.root(held.digests) == manifest.digests.root

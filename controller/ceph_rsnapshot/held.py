@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ceph_rsnapshot.backups import Backup
-from ceph_rsnapshot_common.errors import BackupDamaged
+from ceph_rsnapshot_common.errors import BackupDamaged, BackupGone
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,15 @@ def hold(backup: Backup) -> Iterator[Held]:
     """Open the files of ``backup``, wherever a rotation has moved it since it was listed.
 
     Raises:
-        BackupDamaged: its qcow2 is not there any more, or can't be read.
+        BackupGone: it has rolled off.
+        BackupDamaged: its qcow2 is not there, or can't be read.
     """
     place = backup.place
     with ExitStack() as stack:
-        folder = stack.enter_context(_opened(_where(backup), os.O_RDONLY | os.O_DIRECTORY))
+        try:
+            folder = stack.enter_context(_opened(_where(backup), os.O_RDONLY | os.O_DIRECTORY))
+        except (FileNotFoundError, NotADirectoryError):
+            raise BackupGone(what=backup.name) from None
         try:
             qcow = stack.enter_context(_opened(place.qcow(Path()), os.O_RDONLY, folder))
         except OSError as error:
@@ -52,13 +56,13 @@ def hold(backup: Backup) -> Iterator[Held]:
 
 def _where(backup: Backup) -> Path:
     """The folder that holds this very backup now."""
-    if backup.manifest is None:
-        return backup.folder
-    for number in [backup.number, *backup.place.days()]:
+    # one whose manifest can't be read is known by its place only, and by that
+    numbers = [backup.number, *(backup.place.days() if backup.manifest else ())]
+    for number in numbers:
         folder = backup.place.day(number)
         if backup.place.readable(folder) == backup.manifest:
             return folder
-    raise BackupDamaged(what=backup.name, reason="it has rolled off since it was listed")
+    raise BackupGone(what=backup.name)
 
 
 @contextmanager

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Callable
 
 from ceph_rsnapshot import last_run
-from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, AgentConnection, lock_holder, tools_needed
+from ceph_rsnapshot.client import AgentClient
+from ceph_rsnapshot.connection import link
+from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, lock_holder, tools_needed
 from ceph_rsnapshot.nbd_client import nbd_bindings
-from ceph_rsnapshot_common import commands, folders
-from ceph_rsnapshot_common.errors import CephRsnapshotError
+from ceph_rsnapshot_common import commands, folders, space
+from ceph_rsnapshot_common.config import Loaded
+from ceph_rsnapshot_common.errors import AgentUnreachable, CephRsnapshotError, ConfigError, VersionMismatch
 from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.records import CheckItem, CheckRequest, bad, good
 from ceph_rsnapshot_common.settings import Settings
 from ceph_rsnapshot_common.sizes import format_size
+from ceph_rsnapshot_common.snapshot_name import snapshot_name
 
 _FICLONE = 0x40049409  # linux/fs.h
 _CLOCKS_SECONDS = 30.0
 _GOOD_RUN_AGE = timedelta(hours=36)
+_CONFIGURATION = "configuration"
+_ADVICE = {
+    AgentUnreachable: "see that the agent runs there (systemctl status ceph-rsnapshot-agent), and AGENT_SOCKET",
+    VersionMismatch: "install the same version on both nodes, and restart the agent",
+}
+_OTHER_ADVICE = "see the agent's log: journalctl -u ceph-rsnapshot-agent"
 _VERSION_FLAGS = {"rsnapshot": "version", "ssh": "-V"}
 
 
@@ -36,10 +47,25 @@ class CheckReport(Record):
         return all(item.ok for item in self.items)
 
 
-def check(settings: Settings, snapshot: str) -> CheckReport:
-    """Look at everything; see `ceph_rsnapshot.check`."""
-    here = [*_tools(settings), *_base(settings), _lock(settings), _last_good_run(settings)]
-    return CheckReport(items=(*here, *_ceph_node(settings, snapshot)))
+def check(get: Callable[[], Loaded]) -> CheckReport:
+    """Look at everything; see `ceph_rsnapshot.check`. ``get`` brings the settings, or raises ConfigError."""
+    try:
+        loaded = get()
+        settings, snapshot = loaded.settings, snapshot_name(loaded.settings)
+    except ConfigError as error:
+        advice = "see docs/configuration.md; then check again"
+        return CheckReport(items=(bad(_CONFIGURATION, str(error), advice),))
+    return CheckReport(
+        items=(
+            good(_CONFIGURATION, f"{loaded.path or 'no file'}; the snapshot is {snapshot}"),
+            *_tools(settings),
+            *_base(settings),
+            *_other_folders(settings),
+            _lock(settings),
+            _last_good_run(settings),
+            *_ceph_node(settings, snapshot),
+        )
+    )
 
 
 def _tools(settings: Settings) -> Iterator[CheckItem]:
@@ -59,30 +85,48 @@ def _tools(settings: Settings) -> Iterator[CheckItem]:
 
 
 def _base(settings: Settings) -> Iterator[CheckItem]:
-    base, name = settings.backup_base_path, "BACKUP_BASE_PATH"
-    if not base.is_dir():
-        parent = next(path for path in base.parents if path.is_dir())
-        if os.access(parent, os.W_OK | os.X_OK):
-            yield good(name, f"{base} will be made by the first run")
-        else:
-            yield bad(name, f"{base} does not exist, and can't be made in {parent}", f"mkdir -m 0700 {base}")
-        return
-    mode = base.stat().st_mode & 0o777
-    if not os.access(base, os.R_OK | os.W_OK | os.X_OK):
-        yield bad(name, f"{base} can't be written by this user", "run as its owner, or change the owner")
-        return
-    if mode & 0o077:
-        yield bad(name, f"{base} has mode {mode:04o}: others can get at the backups", f"chmod 0700 {base}")
-    else:
-        yield good(name, f"{base} is private")
-    status = os.statvfs(base)
-    free = status.f_bavail * status.f_frsize
+    base = settings.backup_base_path
+    item = _folder("BACKUP_BASE_PATH", base)
+    if item.ok and base.is_dir() and (mode := base.stat().st_mode & 0o777) & 0o077:
+        said = f"{base} has mode {mode:04o}: others can get at the backups"
+        item = bad("BACKUP_BASE_PATH", said, f"chmod 0700 {base}")
+    yield item
+    existing = _nearest(base)
+    free = space.free_bytes(existing)
     said = f"{format_size(free)} free, of which {format_size(settings.min_freespace)} must stay free"
     yield good("free space", said) if free > settings.min_freespace else bad("free space", said, "make room")
-    if _reflinks(base):
+    if _reflinks(existing):
         yield good("reflinks", "the file system has them: an increment takes only what changed")
     else:
         yield good("reflinks", "the file system has none: an increment costs a local copy (XFS and btrfs have them)")
+
+
+def _other_folders(settings: Settings) -> Iterator[CheckItem]:
+    yield _folder("LOG_BASE_PATH", settings.log_base_path)
+    if settings.temp_conf_dir:
+        yield _folder("TEMP_CONF_DIR", settings.temp_conf_dir)
+    else:
+        yield _folder("TEMP_CONF_DIR_PREFIX", folders.place(settings.temp_conf_dir_prefix)[0])
+
+
+def _folder(key: str, path: Path) -> CheckItem:
+    """Whether a run can write there, or can make the folder."""
+    advice = "make it, or change its owner or the key"
+    nearest = _nearest(path)
+    if path.exists() and nearest != path:
+        return bad(key, f"{path} is no folder", advice)
+    try:
+        # the mode of a folder says little to root; such a file has no name
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        return bad(key, f"{path} can't be written: {nearest}: {error.strerror}", advice)
+    return good(key, f"{path} can be written" if nearest == path else f"{path} will be made by the first run")
+
+
+def _nearest(path: Path) -> Path:
+    """``path``, or the folder above it that exists."""
+    return next(each for each in (path, *path.parents) if each.is_dir())
 
 
 def _reflinks(folder: Path) -> bool:
@@ -116,24 +160,36 @@ def _last_good_run(settings: Settings) -> CheckItem:
 
 
 def _ceph_node(settings: Settings, snapshot: str) -> Iterator[CheckItem]:
-    request = CheckRequest(
-        pools=settings.pool,
-        snapshot_name=snapshot,
-        image_re=settings.image_re,
-        staged=settings.transfer_mode == "staged",
+    with ExitStack() as stack:
+        folder = stack.enter_context(folders.temporary(RUN_FOLDER_PREFIX))
+        try:
+            way = stack.enter_context(link(settings, folder))
+        except CephRsnapshotError as error:
+            yield bad("ssh", str(error), "see CEPH_HOST and SSH_ARGS; try the ssh command by hand")
+            return
+        if way.host:
+            yield good("ssh", f"{way.host} lets us in")
+        try:
+            yield from _agent(settings, stack.enter_context(AgentClient(way, whatever_is_missing=True)), snapshot)
+        except CephRsnapshotError as error:
+            yield bad("agent", str(error), _ADVICE.get(type(error), _OTHER_ADVICE))
+
+
+def _agent(settings: Settings, client: AgentClient, snapshot: str) -> Iterator[CheckItem]:
+    yield good("agent", f"{client.link.where} answers, version {client.version}")
+    asked = time.time()
+    checks = client.check(
+        CheckRequest(
+            pools=settings.pool,
+            snapshot_name=snapshot,
+            image_re=settings.image_re,
+            staged=settings.transfer_mode == "staged",
+        )
     )
-    try:
-        with folders.temporary(RUN_FOLDER_PREFIX) as folder, AgentConnection(settings, folder) as agent:
-            client = agent.client()
-            yield good("agent", f"{client.link.where} answers, version {client.version}")
-            asked = time.time()
-            checks = client.check(request)
-            # the time is taken at the end of the agent's work
-            apart = max(0.0, checks.time - time.time(), asked - checks.time)
-            if apart > _CLOCKS_SECONDS:
-                yield bad("clocks", f"the nodes' clocks are {apart:.0f} s apart", "set up NTP on both")
-            else:
-                yield good("clocks", "the nodes' clocks agree")
-            yield from checks.items
-    except CephRsnapshotError as error:
-        yield bad("agent", str(error), "see CEPH_HOST, SSH_ARGS and AGENT_SOCKET; try the ssh command by hand")
+    # the time is taken at the end of the agent's work
+    apart = max(0.0, checks.time - time.time(), asked - checks.time)
+    if apart > _CLOCKS_SECONDS:
+        yield bad("clocks", f"the nodes' clocks are {apart:.0f} s apart", "set up NTP on both")
+    else:
+        yield good("clocks", "the nodes' clocks agree")
+    yield from checks.items

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +18,7 @@ from ceph_rsnapshot.context import RUN_FOLDER_PREFIX
 from ceph_rsnapshot.expected import expected_digests, usable
 from ceph_rsnapshot.held import Held, hold
 from ceph_rsnapshot.restore_image import Progress, Restored
-from ceph_rsnapshot_common import commands, folders
+from ceph_rsnapshot_common import commands, folders, locks
 from ceph_rsnapshot_common.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import CommandFailed, RestoreFailed, TargetExists
 
@@ -28,24 +30,44 @@ def restore_file(backup: Backup, path: Path, file_format: Format, accept_damage:
     """Make the file ``path``; see `ceph_rsnapshot.restore`."""
     started = time.monotonic()
     manifest = usable(backup, accept_damage)
+    path = path.absolute()  # qemu-img would take a name with a colon for a protocol
     if path.exists() or path.is_symlink():
         raise TargetExists(target=path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with ExitStack() as stack:
         folder = stack.enter_context(folders.temporary(RUN_FOLDER_PREFIX))
         held = stack.enter_context(hold(backup))
         expected = stack.enter_context(expected_digests(held, manifest, folder, accept_damage, progress))
-        stack.callback(partial.unlink, missing_ok=True)
         try:
+            partial = stack.enter_context(_partial(path))
             _convert(held, partial, file_format, manifest.size, progress)
-            _compare(partial, file_format, manifest.size, expected, folder, str(path), progress)
+            _compare(partial, file_format, manifest.size, expected.descriptor, folder, str(path), progress)
             folders.sync_file(partial)
             _give_name(partial, path)
         except (CommandFailed, OSError) as error:
             raise RestoreFailed(target=path, reason=error) from None
         written = path.stat().st_blocks * 512
     seconds = round(time.monotonic() - started, 3)
-    return Restored(backup=backup, target=str(path), size=manifest.size, written=written, seconds=seconds)
+    return Restored(
+        backup=backup,
+        target=str(path),
+        size=manifest.size,
+        written=written,
+        damage=expected.damage,
+        seconds=seconds,
+    )
+
+
+@contextmanager
+def _partial(path: Path) -> Iterator[Path]:
+    """A private file beside ``path`` that goes at the end; those of restores that were killed go now."""
+    for other in path.parent.glob(f".{glob.escape(path.name)}.[0-9]*.partial"):
+        locks.remove_abandoned(other)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with locks.hold(partial):  # made with mode 0600
+        try:
+            yield partial
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _convert(held: Held, partial: Path, file_format: str, size: int, progress: Progress) -> None:
@@ -57,7 +79,6 @@ def _convert(held: Held, partial: Path, file_format: str, size: int, progress: P
     how = ["-p", "-W", "-m", "8", "-f", "qcow2", "-O", file_format]
     argv = [commands.find_tool("qemu-img", "backup"), "convert", *how, str(held.qcow), str(partial)]
     commands.run(commands.dying_with_parent(argv, "backup"), on_stdout=read_progress, pass_fds=held.pass_fds)
-    partial.chmod(0o600)
     if file_format == "raw":
         os.truncate(partial, size)  # a qcow2 counts in sectors, an image in bytes
 
@@ -81,4 +102,15 @@ def _give_name(partial: Path, path: Path) -> None:
         os.link(partial, path)
     except FileExistsError:
         raise TargetExists(target=path) from None
+    except OSError:
+        _take_name(partial, path)
     folders.sync_folder(path.parent)
+
+
+def _take_name(partial: Path, path: Path) -> None:
+    """Where there are no hard links (FAT, some network file systems): the name is made, which fails if it is there."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        raise TargetExists(target=path) from None
+    partial.rename(path)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Callable, Optional
 
@@ -20,7 +22,7 @@ from ceph_rsnapshot.expected import expected_digests, usable
 from ceph_rsnapshot.held import Held, hold
 from ceph_rsnapshot_common import folders
 from ceph_rsnapshot_common.block_digests import BLOCK
-from ceph_rsnapshot_common.errors import CephRsnapshotError, NbdFailed, RestoreFailed
+from ceph_rsnapshot_common.errors import AgentUnreachable, CephRsnapshotError, CommandFailed, NbdFailed, RestoreFailed
 from ceph_rsnapshot_common.manifest import Manifest
 from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.names import Pool
@@ -30,7 +32,9 @@ from ceph_rsnapshot_common.settings import Settings
 Progress = Callable[[str, str, int, int], None]
 
 _RENEW_SECONDS = 30.0
-_WINDOW_BLOCKS = 64
+_DATA_BLOCKS = 64
+_MOST_BLOCKS = 4096
+_logger = logging.getLogger(__name__)
 
 
 class Restored(Record):
@@ -40,6 +44,7 @@ class Restored(Record):
         target: the image ``pool/image``, or the path of the file.
         image_id: of the new image.
         written: bytes of content that were written.
+        damage: what is known to be other than it was backed up; only where that was accepted.
         next_steps: commands that put the image into the place of the original; none if it is there already.
     """
 
@@ -48,6 +53,7 @@ class Restored(Record):
     image_id: Optional[str] = None
     size: int
     written: int
+    damage: tuple[str, ...] = ()
     seconds: float
     next_steps: tuple[str, ...] = ()
 
@@ -70,10 +76,11 @@ def restore_image(
         folder = stack.enter_context(folders.temporary(RUN_FOLDER_PREFIX))
         held = stack.enter_context(hold(backup))
         client = stack.enter_context(AgentConnection(settings, folder)).client()
+        # before anything is made: if they must be read from the qcow2, that may take longer than an export is lent
+        expected = stack.enter_context(expected_digests(held, manifest, folder, accept_damage, progress))
         opened = client.open_restore(request, lambda status: progress(target, status.stage, 0, 0))
         with _removed_on_failure(client, opened.export):
-            expected = stack.enter_context(expected_digests(held, manifest, folder, accept_damage, progress))
-            written = _Restore(client, opened, target, size, folder, progress).run(held, expected)
+            written = _Restore(client, opened, target, size, folder, progress).run(held, expected.descriptor)
             client.finish_restore(opened.export)
     return Restored(
         backup=backup,
@@ -81,6 +88,7 @@ def restore_image(
         image_id=opened.image_id,
         size=size,
         written=written,
+        damage=expected.damage,
         seconds=round(time.monotonic() - started, 3),
         next_steps=_next_steps(manifest, pool, image),
     )
@@ -110,7 +118,7 @@ class _Restore:
                 target = stack.enter_context(forwarded(self._client.link, remote, local))
                 source = stack.enter_context(qemu_nbd.serve(held.qcow, self._folder, pass_fds=held.pass_fds))
                 return copy(source, target, True, self._tick).data
-        except NbdFailed as error:
+        except (NbdFailed, CommandFailed) as error:
             # nbdkit knows why a write failed; and if the agent is gone, that is what is said
             reason = "; ".join(filter(None, [str(error), self._client.written(self._opened.export).log]))
             raise RestoreFailed(target=self._target, reason=reason) from None
@@ -123,7 +131,7 @@ class _Restore:
 
     def _compare(self, expected: int) -> None:
         """Raises: RestoreFailed if the new image does not hold what was backed up."""
-        for first, count, found in self._read_back():
+        for first, count, found in self._read_back(expected):
             self._progress(self._target, "comparing", first * BLOCK, self._size)
             blocks = {number: int(text, 16) for number, text in found.blocks}
             for number, digest in enumerate(digest_file.entries(expected, first, count), first):
@@ -132,12 +140,10 @@ class _Restore:
                     hint = "verify the backup (ceph_rsnapshot verify), or accept its damage with --accept-damage"
                     raise RestoreFailed(target=self._target, reason=f"{where}; {hint}")
 
-    def _read_back(self) -> Iterator[tuple[int, int, BlockDigests]]:
+    def _read_back(self, expected: int) -> Iterator[tuple[int, int, BlockDigests]]:
         """First block, number of blocks and their digests; the agent is always a step ahead."""
-        blocks = -(-self._size // BLOCK)
         ahead: deque[tuple[int, int, Pending[BlockDigests]]] = deque()
-        for first in range(0, blocks, _WINDOW_BLOCKS):
-            count = min(_WINDOW_BLOCKS, blocks - first)
+        for first, count in windows(expected, -(-self._size // BLOCK)):
             request = BlockRequest(export=self._opened.export, first=first, count=count)
             ahead.append((first, count, self._client.block_digests(request)))
             if len(ahead) > 1:
@@ -147,14 +153,29 @@ class _Restore:
             yield first_asked, count_asked, answer.result()
 
 
+def windows(expected: int, blocks: int) -> Iterator[tuple[int, int]]:
+    """First block and number of blocks of parts that hold a bounded amount of data each; holes cost next to nothing."""
+    first = 0
+    while first < blocks:
+        digests = digest_file.entries(expected, first, min(_MOST_BLOCKS, blocks - first))
+        data = (number for number, digest in enumerate(digests, 1) if digest)
+        count = next(islice(data, _DATA_BLOCKS - 1, None), len(digests))
+        yield first, count
+        first += count
+
+
 @contextlib.contextmanager
 def _removed_on_failure(client: AgentClient, export: str) -> Iterator[None]:
     """If the connection is gone, the agent removes the image by itself."""
     try:
         yield
     except BaseException:
-        with contextlib.suppress(CephRsnapshotError):
+        try:
             client.abort_restore(export)
+        except AgentUnreachable:
+            pass
+        except CephRsnapshotError as left:
+            _logger.error("%s", left)
         raise
 
 
@@ -163,6 +184,8 @@ def _next_steps(manifest: Manifest, pool: Pool, image: str) -> tuple[str, ...]:
     target = f"{pool}/{image}"
     if target == original:
         return ()
+    aside = f"rbd rename {original} {original}.before-restore"
     if target.rpartition("/")[0] != original.rpartition("/")[0]:
-        return (f"rbd info {target}",)
-    return (f"rbd rename {original} {original}.before-restore", f"rbd rename {target} {original}")
+        # rbd rename does not cross pools and namespaces
+        return aside, f"rbd deep cp {target} {original}"
+    return aside, f"rbd rename {target} {original}"

@@ -94,9 +94,11 @@ def _answers(port: int) -> bool:
 
 def _commands(uri: str, nbd_client: str) -> tuple[tuple[str, str], ...]:
     fish = f"nbd://?socket={uri.partition('socket=')[2]}" if "socket=" in uri else uri
-    mount = "sleep 1; mount -o ro,loop /tmp/disk/disk.raw /mnt"
+    # a snapshot of a running machine has a journal that was not clean, and nothing can be written here
+    mount = "sleep 1; mount -o ro,loop,norecovery /tmp/disk/disk.raw /mnt"
+    mount_partition = "mount -o ro,norecovery /dev/nbd0p1 /mnt"
     return (
         ("copy single files out", f"guestfish --ro --format=raw -a {shlex.quote(fish)} -i copy-out /etc/hostname /tmp"),
         ("mount a file system", f"mkdir /tmp/disk; nbdfuse -r /tmp/disk/disk.raw {shlex.quote(uri)} & {mount}"),
-        ("mount a partition", f"nbd-client {nbd_client} /dev/nbd0 -readonly -persist; mount -o ro /dev/nbd0p1 /mnt"),
+        ("mount a partition", f"nbd-client {nbd_client} /dev/nbd0 -readonly -persist; {mount_partition}"),
     )

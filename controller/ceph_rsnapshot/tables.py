@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TextIO
@@ -73,6 +74,11 @@ def gap(cells: Sequence[str], limit: int | None, indent: int = 0) -> str:
     """Two spaces between columns, or one where two don't fit."""
     needed = indent + sum(map(cell_len, cells)) + 2 * (len(cells) - 1)
     return "  " if limit is None or needed <= limit else " "
+
+
+def wrapped(text: str, limit: int | None) -> list[str]:
+    """``text`` in lines of at most ``limit`` columns."""
+    return textwrap.wrap(text, limit) if limit else [text]
 
 
 def fitted(text: str, size: int) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import datetime
 
-from pydantic import RootModel, ValidationError
+from pydantic import ValidationError
 
 from ceph_rsnapshot.layout import Place
 from ceph_rsnapshot_common import folders, locks
-from ceph_rsnapshot_common.manifest import Manifest
+from ceph_rsnapshot_common.manifest import Manifest, is_sealed, sealed
 from ceph_rsnapshot_common.model import Record
 
 NAME = ".verified.json"
@@ -34,7 +34,12 @@ class Verdict(Record):
     problems: tuple[str, ...] = ()
 
 
-_Verdicts = RootModel[dict[str, Verdict]]
+class _Verdicts(Record):
+    verdicts: dict[str, Verdict]
+
+
+class VerdictsUnreadable(ValueError):
+    """There are verdicts, but they can't be relied on: a backup that was found bad might pass for a good one."""
 
 
 def key(manifest: Manifest) -> str:
@@ -43,11 +48,21 @@ def key(manifest: Manifest) -> str:
 
 
 def read(place: Place) -> dict[str, Verdict]:
-    """The verdicts on an image's backups, by `key`."""
+    """The verdicts on an image's backups, by `key`.
+
+    Raises:
+        VerdictsUnreadable: the file is damaged, or can't be read.
+    """
+    path = place.root / NAME
     try:
-        return _Verdicts.model_validate_json((place.root / NAME).read_bytes()).root
-    except (FileNotFoundError, ValidationError):
+        text = path.read_bytes()
+        if not is_sealed(text):
+            raise VerdictsUnreadable(f"{path}: it was changed since it was written")
+        return _Verdicts.model_validate_json(text).verdicts
+    except FileNotFoundError:
         return {}
+    except (OSError, ValidationError) as error:
+        raise VerdictsUnreadable(f"{path}: {error}") from None
 
 
 def write(place: Place, verdicts: Mapping[str, Verdict]) -> None:
@@ -64,8 +79,16 @@ def write(place: Place, verdicts: Mapping[str, Verdict]) -> None:
         locks.hold_patiently(stack, lambda: locks.hold(mark, remove=True), _PATIENCE_SECONDS, lambda _: True)
         manifests = [place.readable(place.day(number)) for number in place.days()]
         keys = {key(manifest) for manifest in manifests if manifest}
-        kept = {each: verdict for each, verdict in {**read(place), **verdicts}.items() if each in keys}
-        folders.write_durably(place.root / NAME, _Verdicts(kept).model_dump_json(indent=2) + "\n")
+        kept = {each: verdict for each, verdict in {**_known(place), **verdicts}.items() if each in keys}
+        folders.write_durably(place.root / NAME, sealed(_Verdicts(verdicts=kept).model_dump_json(indent=2)))
+
+
+def _known(place: Place) -> dict[str, Verdict]:
+    """What can't be read is found out anew by the verifications to come."""
+    try:
+        return read(place)
+    except VerdictsUnreadable:
+        return {}
 
 
 def remove(place: Place) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Callable, Optional
 
 from ceph_rsnapshot import digest_file, qemu_nbd, verdicts
 from ceph_rsnapshot.backups import Backup
+from ceph_rsnapshot.client import AgentClient
 from ceph_rsnapshot.contents import write_digests
 from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, AgentConnection
 from ceph_rsnapshot.held import Held, hold
@@ -19,14 +21,17 @@ from ceph_rsnapshot.nbd_client import data_extents
 from ceph_rsnapshot.source_check import begun
 from ceph_rsnapshot.verdicts import Verdict
 from ceph_rsnapshot_common import folders, qcow
-from ceph_rsnapshot_common.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import (
     BackupDamaged,
+    BackupGone,
     CommandFailed,
     ContentDiffers,
     ImageGone,
+    ImageUnreadable,
+    LockHeld,
     NbdFailed,
     PoolNotFound,
+    PoolUnreadable,
     SnapshotGone,
 )
 from ceph_rsnapshot_common.manifest import Manifest
@@ -39,8 +44,6 @@ from ceph_rsnapshot_common.settings import Settings
 Progress = Callable[[str, str, int, int], None]
 """Gets the name of what is worked on, the stage, and bytes done and in all."""
 
-_SHOWN_BLOCKS = 5
-
 
 class Verified(Record):
     """The verification of one backup.
@@ -48,7 +51,9 @@ class Verified(Record):
     Attributes:
         problems: what is wrong; each begins with the part that it is about: ``manifest``, ``qcow2``, ``header``,
             ``digests``, ``content`` or ``source``. None: it is good as far as could be checked.
-        notes: what could not be checked, and why.
+        notes: what could not be checked or noted, and why.
+        undecided: it should have been compared with the snapshot, and Ceph did not let us.
+        gone: it has rolled off before it could be verified.
         against_source: whether it was compared with the snapshot in Ceph.
     """
 
@@ -56,6 +61,8 @@ class Verified(Record):
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     against_source: bool = False
+    undecided: bool = False
+    gone: bool = False
     seconds: float = 0
 
     @property
@@ -64,11 +71,23 @@ class Verified(Record):
 
 
 class VerifyReport(Record):
+    """``ok``: all are good, as far as that was asked for."""
+
     backups: tuple[Verified, ...]
 
     @property
     def ok(self) -> bool:
-        return all(each.ok for each in self.backups)
+        return all(each.ok and not each.undecided for each in self.backups)
+
+
+@dataclass
+class _Findings:
+    """Of one backup, while it is verified."""
+
+    problems: list[str]
+    notes: list[str] = field(default_factory=list)
+    compared: bool = False
+    undecided: bool = False
 
 
 class Verifier:
@@ -80,36 +99,35 @@ class Verifier:
         self._known: dict[tuple[object, ...], list[str]] = {}
 
     def verify(self, backup: Backup) -> Verified:
-        """Raises: AgentUnreachable, ClusterUnreachable and whatever else keeps the source from being read."""
+        """Raises: AgentUnreachable, ClusterUnreachable, VersionMismatch, if the source is to be compared."""
         started = datetime.now(timezone.utc)
-        problems, notes, compared = self._examine(backup)
+        found = _Findings([_part(backup.problem)] if backup.problem else [])
+        try:
+            self._examine(backup, found)
+        except BackupGone as error:
+            return Verified(backup=backup, gone=True, notes=(str(error),))
         ended = datetime.now(timezone.utc)
-        if backup.manifest:
-            verdict = Verdict(at=ended, ok=not problems, against_source=compared, problems=tuple(problems))
-            verdicts.write(backup.place, {verdicts.key(backup.manifest): verdict})
+        problems = tuple(found.problems)
+        verdict = Verdict(at=ended, ok=not problems, against_source=found.compared, problems=problems)
         return Verified(
             backup=backup,
-            problems=tuple(problems),
-            notes=tuple(notes),
-            against_source=compared,
+            problems=problems,
+            notes=(*found.notes, *_noted(backup, verdict)),
+            against_source=found.compared,
+            undecided=found.undecided,
             seconds=round((ended - started).total_seconds(), 3),
         )
 
-    def _examine(self, backup: Backup) -> tuple[list[str], list[str], bool]:
-        """Problems, notes, and whether the source was compared."""
-        problems = [_part(backup.problem)] if backup.problem else []
+    def _examine(self, backup: Backup, found: _Findings) -> None:
         try:
             with hold(backup) as held:
-                problems += self._check_files(held)
-                notes = ["it has no digests: only its structure was checked"] if _has_no_digests(backup) else []
-                if problems or not backup.manifest:
-                    return problems, notes, False
-                compared, note = self._compare_source(held, backup.manifest, problems)
-                return problems, notes + note, compared
+                found.problems += self._check_files(held)
+                if _has_no_digests(backup):
+                    found.notes.append("it has no digests: only its structure was checked")
+                if backup.manifest and self._agent and not found.problems:
+                    self._compare_source(held, backup.manifest, self._agent.client(), found)
         except BackupDamaged as error:
-            if not problems:
-                problems.append(error.data["reason"])
-            return problems, [], False
+            found.problems = found.problems or [error.data["reason"]]
 
     def _check_files(self, held: Held) -> list[str]:
         """Problems of the files themselves."""
@@ -151,29 +169,31 @@ class Verifier:
                     blocks = list(digest_file.differences(held.digests, ours.fileno()))
         except (CommandFailed, NbdFailed) as error:
             return [f"qcow2: it can't be read: {error}"]
-        if not blocks:
-            return []
-        places = ", ".join(str(block) for block in blocks[:_SHOWN_BLOCKS]) + (", ..." if blocks[_SHOWN_BLOCKS:] else "")
-        return [f"content: {len(blocks)} blocks of {BLOCK} bytes are not as they were backed up, at {places}"]
+        return [digest_file.described(blocks)] if blocks else []
 
-    def _compare_source(self, held: Held, manifest: Manifest, problems: list[str]) -> tuple[bool, list[str]]:
-        """Whether the snapshot was compared, and why not; adds to ``problems``."""
-        if self._agent is None:
-            return False, []
-        client = self._agent.client()
+    def _compare_source(self, held: Held, manifest: Manifest, client: AgentClient, found: _Findings) -> None:
         request = _request(manifest)
         ask = partial(self._show, held.backup, "comparing with Ceph")
         try:
-            allocated = client.extents(request, lambda status: ask(status.done, status.total)).allocated
+            extents = client.extents(request, lambda status: ask(status.done, status.total))
+            if extents.fsid != manifest.fsid:
+                found.notes.append(f"not compared with Ceph: it is of another cluster ({manifest.fsid})")
+                return
             with self._opened(held) as handle:
-                wanted = union(allocated, data_extents(handle, 0, manifest.size))
+                wanted = union(extents.allocated, data_extents(handle, 0, manifest.size))
                 with begun(client, request, manifest.size, wanted) as check:
                     check.compare(handle, ask)
+            found.compared = True
         except (SnapshotGone, ImageGone, PoolNotFound) as error:
-            return False, [f"not compared with Ceph: {error}"]
+            found.notes.append(f"not compared with Ceph: {error}")
+        except (PoolUnreadable, ImageUnreadable) as error:
+            found.undecided = True
+            found.notes.append(f"could not be compared with Ceph: {error}")
+        except (CommandFailed, NbdFailed) as error:
+            found.problems.append(f"qcow2: it can't be read: {error}")
         except ContentDiffers as error:
-            problems.append(f"source: {error}")
-        return True, []
+            found.compared = True
+            found.problems.append(f"source: {error}")
 
     def _opened(self, held: Held) -> AbstractContextManager[Any]:
         return qemu_nbd.opened(held.qcow, self._folder, "reading the backup", pass_fds=held.pass_fds)
@@ -205,6 +225,17 @@ def not_verified_since(backups: Iterable[Backup], age: timedelta) -> list[Backup
     """Those whose last good verification is older than ``age``, or that have none."""
     limit = datetime.now(timezone.utc) - age
     return [each for each in backups if not each.verdict or not each.verdict.ok or each.verdict.at < limit]
+
+
+def _noted(backup: Backup, verdict: Verdict) -> list[str]:
+    """Note the verdict beside the days; why that was not possible (a disk that is mounted read-only, say)."""
+    if backup.manifest is None:
+        return []
+    try:
+        verdicts.write(backup.place, {verdicts.key(backup.manifest): verdict})
+    except (OSError, LockHeld) as error:
+        return [f"the result could not be noted: {error}"]
+    return []
 
 
 def _has_no_digests(backup: Backup) -> bool:

@@ -10,7 +10,7 @@ from itertools import groupby
 from rich.cells import cell_len
 
 from ceph_rsnapshot.backups import Backup
-from ceph_rsnapshot.tables import Paint, fitted, marks
+from ceph_rsnapshot.tables import Paint, fitted, marks, wrapped
 
 _MARKS = {"complete": "●", "verified": "✓", "failed": "✗", "damaged": "✗", "missing": "□"}
 _ASCII = {"complete": "o", "verified": "v", "failed": "X", "damaged": "X", "missing": "-"}
@@ -18,6 +18,7 @@ _STYLES = {"complete": "", "verified": "green", "failed": "red", "damaged": "red
 _WORSE = ("complete", "verified", "damaged", "failed")
 _CELL = 3
 _MOST_DAYS = 62
+_LEGEND_COLUMNS = 48
 
 
 def calendar(backups: Sequence[Backup], colours: Paint, limit: int | None, today: date | None = None) -> Iterator[str]:
@@ -37,9 +38,11 @@ def calendar(backups: Sequence[Backup], colours: Paint, limit: int | None, today
         label = fitted(image, names)
         yield f"{label}{' ' * (names - cell_len(label))}{''.join(cells)}".rstrip()
     legend = ("complete", "verified", "failed", "missing")
-    yield "   ".join(f"{colours(symbols[each], _STYLES[each])} {each}" for each in legend)
+    between = "   " if limit is None or limit >= _LEGEND_COLUMNS else "\n"
+    yield between.join(f"{colours(symbols[each], _STYLES[each])} {each}" for each in legend)
     if left_out:
-        yield colours(f"{len(left_out)} earlier days don't fit and are left out", "dim")
+        for line in wrapped(f"{len(left_out)} earlier days don't fit and are left out", limit):
+            yield colours(line, "dim")
 
 
 def _states(backups: Iterator[Backup]) -> dict[date, str]:

@@ -11,7 +11,7 @@ from itertools import groupby
 from ceph_rsnapshot.backups import Backup
 from ceph_rsnapshot.choose import chosen
 from ceph_rsnapshot.cli.calendar import calendar
-from ceph_rsnapshot.tables import Column, Paint, gap, marks, paint, render, width
+from ceph_rsnapshot.tables import Column, Paint, gap, marks, paint, render, width, wrapped
 from ceph_rsnapshot_common.config import load
 from ceph_rsnapshot_common.sizes import format_size
 
@@ -59,7 +59,8 @@ def _table(backups: Sequence[Backup], colours: Paint, limit: int | None) -> Iter
             yield (" " * _INDENT + between.join([*cells, colours(last, _style(backup))])).rstrip()
     images = len({(backup.pool, backup.image) for backup in backups})
     counted = f"{images} image{'s' * (images != 1)}, {len(backups)} backup{'s' * (len(backups) != 1)}"
-    yield colours(f"{counted}; alone: what would be free if only that day went", "dim")
+    for line in wrapped(f"{counted}; alone: what would be free if only that day went", limit):
+        yield colours(line, "dim")
 
 
 def _row(backup: Backup, now: datetime) -> tuple[str, ...]:

@@ -38,8 +38,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _print(done: Restored) -> None:
     backup = done.backup
-    print(f"{backup.name} ({backup.day}) was restored to {done.target} and compared with the backup:")
+    compared = "" if done.damage else " and compared with the backup"
+    print(f"{backup.name} ({backup.day}) was restored to {done.target}{compared}:")
     print(f"  {format_size(done.size)}, of which {format_size(done.written)} were written, in {done.seconds:.1f} s")
+    for damage in done.damage:
+        print(f"DAMAGED: {damage}")
     if done.image_id and not done.next_steps:
         print("It has the name and place of the original, and no snapshots.")
     if done.next_steps:

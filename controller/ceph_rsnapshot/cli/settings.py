@@ -19,12 +19,17 @@ def run(arguments: argparse.Namespace) -> int:
 def text_of(loaded: Loaded, as_json: bool) -> str:
     """The settings as YAML that may be used as a configuration file, or as JSON."""
     if as_json:
-        return loaded.settings.model_dump_json(indent=2) + "\n"
+        origins = {key: _origin(loaded, key) for key in type(loaded.settings).model_fields}
+        return json.dumps({**loaded.settings.model_dump(mode="json"), "origins": origins}, indent=2) + "\n"
     lines = [f"# from {loaded.path or 'no file: defaults and flags only'}\n"]
     for key, value in loaded.settings.model_dump(mode="json").items():
         text = json.dumps(_plain(key, value), ensure_ascii=False)  # JSON is YAML too
-        lines.append(f"{key.upper()}: {text}  # {loaded.origins.get(key, 'default')}\n")
+        lines.append(f"{key.upper()}: {text}  # {_origin(loaded, key)}\n")
     return "".join(lines)
+
+
+def _origin(loaded: Loaded, key: str) -> str:
+    return loaded.origins.get(key, "default")
 
 
 def _plain(key: str, value: object) -> object:

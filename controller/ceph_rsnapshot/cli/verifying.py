@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Verify; exit 1 if a backup is not good."""
     given = vars(arguments)
     settings = load(arguments.config).settings
-    if (arguments.which is None) != bool(given.get("all")):
+    if arguments.which is None and not given.get("all"):
         raise ConfigError(path="verify", problems="name what to verify, or give --all")
     since = _age(str(given["since_verified"])) if "since_verified" in given else None
     logs.set_up(settings.verbose, settings.sh_logging, quiet=True)
@@ -41,14 +41,18 @@ def run(arguments: argparse.Namespace) -> int:
     elif not report.backups:
         print("nothing to verify")
     else:
+        gone = sum(each.gone for each in report.backups)
         bad = sum(not each.ok for each in report.backups)
-        print(f"{len(report.backups)} verified, {bad} bad")
+        rolled_off = f", {gone} rolled off meanwhile" if gone else ""
+        print(f"{len(report.backups) - gone} verified, {bad} bad{rolled_off}")
     return 0 if report.ok else 1
 
 
 def _print(verified: Verified) -> None:
     colours, backup = paint(sys.stdout), verified.backup
     result = colours("good", "green") if verified.ok else colours("BAD", "red")
+    if verified.gone:
+        result = colours("not verified", "yellow")
     source = ", the same as in Ceph" if verified.ok and verified.against_source else ""
     print(f"{backup.name} ({backup.day}): {result}{source}")
     for note in verified.notes:
