@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 
 Range = tuple[int, int]
@@ -50,14 +49,6 @@ class Ranges:
         self._ends.append(end)
         if len(self._starts) > self._limit:
             self._coarsen()
-
-    def within(self, offset: int, length: int) -> Iterator[Range]:
-        """The parts that lie between ``offset`` and ``offset + length``."""
-        for index in range(bisect_right(self._ends, offset), len(self._ends)):
-            start, end = max(self._starts[index], offset), min(self._ends[index], offset + length)
-            if start >= end:
-                return
-            yield start, end - start
 
     def _coarsen(self) -> None:
         while len(self._starts) > self._limit // 2:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,16 @@ _OPTIONS = (
     # with the AES instructions of any current processor several times as fast as ssh's default, ChaCha20
     "Ciphers=^aes128-gcm@openssh.com",
 )
+
+
+def _sending_at_once(ssh_args: Sequence[str], host: str, log: Path) -> AbstractContextManager[object]:
+    """Run any command there, whatever becomes of it: only then sshd turns off Nagle's algorithm for the connection.
+
+    Otherwise each small answer that follows another waits up to 40 ms for a delayed acknowledgement (tcp(7),
+    TCP_NODELAY; sshd calls ssh_packet_set_interactive in do_exec only, and forwarding alone executes nothing).
+    """
+    argv = [find_tool("ssh", "backup"), "-n", *ssh_args, "--", host, "true"]
+    return servers.running(argv, node="backup", log=log, ready=lambda: True, timeout=_CONNECT_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,7 @@ def link(settings: Settings, folder: Path) -> Iterator[Link]:
     try:
         with servers.running(argv, node="backup", log=log, ready=ready, timeout=_CONNECT_SECONDS):
             shared = (*user_args, "-S", str(control), "-o", "BatchMode=yes", "-o", "ControlMaster=no")
-            yield Link(address, where, settings.ceph_host, shared, log)
+            with _sending_at_once(shared, settings.ceph_host, folder / "true.log"):
+                yield Link(address, where, settings.ceph_host, shared, log)
     except CommandFailed as error:
         raise AgentUnreachable(where=where, reason=error) from None

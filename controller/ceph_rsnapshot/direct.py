@@ -16,9 +16,10 @@ from ceph_rsnapshot.base import Plan, relied_on
 from ceph_rsnapshot.client import AgentClient, Pending
 from ceph_rsnapshot.connection import forwarded
 from ceph_rsnapshot.copying import Copied, copy
-from ceph_rsnapshot.examine import examine_increment, examine_whole
+from ceph_rsnapshot.examine import examine_increment, examine_whole, sampling
 from ceph_rsnapshot.incoming import Incoming, clone, incoming
 from ceph_rsnapshot.landing import describe, land, land_unchanged
+from ceph_rsnapshot.source_check import SourceCheck
 from ceph_rsnapshot.work import Work
 from ceph_rsnapshot_common import commands, folders, qcow, servers, space
 from ceph_rsnapshot_common.errors import BaseUnusable, Cancelled, CephRsnapshotError, NbdFailed
@@ -40,7 +41,8 @@ def back_up(work: Work, plan: Plan) -> Manifest:
     opened = client.open_export(work.export_request(plan.base_snapshot), work.show_status)
     if opened.socket is None:
         return land_unchanged(work, plan, opened.facts)
-    with incoming(work.settings.backup_base_path, work.listing.pool, work.image.name) as files:
+    name = work.listing.pool, work.image.name
+    with incoming(work.settings.backup_base_path, *name) as files, sampling(work, plan) as sampled:
         copied, closing = _copied(work, plan, client, opened, Path(opened.socket), files)
         if not plan.base and work.settings.qcow_compression != "none":
             _compress(work, files)
@@ -48,8 +50,7 @@ def back_up(work: Work, plan: Plan) -> Manifest:
             qcow.finish(files.partial, files.qcow, "backup")
         try:
             with folders.syncing([files.qcow]):  # the disk writes while the contents are verified
-                examine = examine_increment if plan.base else examine_whole
-                examined = examine(work, plan, files.qcow, files.digests, copied.ranges)
+                examined = _examined(work, plan, files, copied, sampled)
         finally:
             # what was copied counts only if its snapshots were there to the end; if not, that explains any difference
             closing.result()
@@ -63,6 +64,14 @@ def back_up(work: Work, plan: Plan) -> Manifest:
             }
         )
         return land(work, files, manifest)
+
+
+def _examined(
+    work: Work, plan: Plan, files: Incoming, copied: Copied, sampled: SourceCheck | None
+) -> dict[str, object]:
+    if plan.base:
+        return examine_increment(work, plan, files.qcow, files.digests, copied.ranges, sampled)
+    return examine_whole(work, plan, files.qcow, files.digests, copied.ranges)
 
 
 def _copied(

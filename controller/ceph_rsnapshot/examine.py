@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,53 +45,65 @@ def examine_whole(work: Work, plan: Plan, path: Path, digests: Path, written: It
     return _fields(work, plan, how, path, digests)
 
 
-def examine_increment(work: Work, plan: Plan, path: Path, digests: Path, written: Ranges) -> dict[str, object]:
+@contextmanager
+def sampling(work: Work, plan: Plan) -> Iterator[SourceCheck | None]:
+    """The comparison of a sample of an increment, if there is to be one; the agent reads while changes are copied."""
+    if plan.base is None or _how(work, plan) != "changed":
+        yield None
+        return
+    with _begun(work, work.request, sample(work.snapshot.size, work.settings.verify_sample)) as check:
+        yield check
+
+
+def examine_increment(
+    work: Work, plan: Plan, path: Path, digests: Path, written: Ranges, sampled: SourceCheck | None
+) -> dict[str, object]:
     """Examine a file in which ``written`` differs from the base; the digests are the base's but for that.
+
+    Args:
+        sampled: of `sampling`.
 
     Raises:
         ContentDiffers: it does not hold what the snapshot holds.
         BaseUnusable: the base can't be read, or was no longer what its snapshot holds where it was overwritten.
     """
     how = _how(work, plan)
-    if how == "full":
-        with relied_on(plan):
+    with relied_on(plan):
+        if how == "full":
             return examine_whole(work, plan, path, digests, written)
-    clone(work.place.digests(work.place.day(0)), digests, work.settings.min_freespace)
-    changed = Ranges(written, grain=PIECE)
-    with relied_on(plan), digest_file.existing(digests) as changing:
-        if how == "none":
-            _replace_unseen(work, path, changed, changing)
-        else:
-            _compare_and_replace(work, plan, path, changed, changing)
+        clone(work.place.digests(work.place.day(0)), digests, work.settings.min_freespace)
+        changed = Ranges(written, grain=PIECE)
+        with digest_file.existing(digests) as changing:
+            if sampled is None:
+                _replace_unseen(work, path, changed, changing)
+            else:
+                _compare_and_replace(work, plan, path, changed, changing, sampled)
     return _fields(work, plan, how, path, digests)
 
 
-def _compare_and_replace(work: Work, plan: Plan, path: Path, changed: Ranges, changing: digest_file.DigestFile) -> None:
+def _compare_and_replace(
+    work: Work,
+    plan: Plan,
+    path: Path,
+    changed: Ranges,
+    changing: digest_file.DigestFile,
+    sampled: SourceCheck,
+) -> None:
     """Also what is overwritten is compared, with its own snapshot: were it rotten, it could not be taken out of the
     sum that a digest is.
     """
     assert plan.base_snapshot
-    base, wanted = plan.base_snapshot, union(changed, sample(work.snapshot.size, work.settings.verify_sample))
-    of_base = work.request.model_copy(update=base.model_dump())
+    of_base = work.request.model_copy(update=plan.base_snapshot.model_dump())
     with ExitStack() as stack:
-        new_check = stack.enter_context(_begun(work, work.request, wanted))
         old_check = stack.enter_context(_begun(work, of_base, changed))
+        new_check = stack.enter_context(_begun(work, work.request, changed))
         new, old = stack.enter_context(_opened(work, path)), stack.enter_context(_opened_base(work))
+        sampled.compare(new, work.show_verifying)
         try:
             old_check.compare(old, work.show_verifying, changing.remove)
         except (ContentDiffers, SnapshotGone) as error:
             raise BaseUnusable(reason=f"the newest backup is not what it was: {error}") from None
-        new_check.compare(new, work.show_verifying, _adding(changing, changed))
-
-
-def _adding(changing: digest_file.DigestFile, changed: Ranges) -> Taker:
-    """Adds what is new of what was read."""
-
-    def take(offset: int, content: memoryview) -> None:
-        for start, length in changed.within(offset, len(content)):
-            changing.add(start, content[start - offset :][:length])
-
-    return take
+        new_check.compare(new, work.show_verifying, changing.add)
 
 
 def _replace_unseen(work: Work, path: Path, changed: Ranges, changing: digest_file.DigestFile) -> None:
