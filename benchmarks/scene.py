@@ -130,7 +130,7 @@ def opened() -> Iterator[Scene]:
         cluster = stack.enter_context(CephCluster(osd_size=12 * GIB))
         server = stack.enter_context(SshServer())
         scene = Scene(folder, cluster, server, folder / "backups")
-        scene.configure("vm")
+        scene.configure("vm", ALLOW_RESTORE=True)  # what the agent reads, once
         scene.start_agent(stack)
         yield scene
 

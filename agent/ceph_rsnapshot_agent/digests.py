@@ -12,7 +12,7 @@ from ceph_rsnapshot_common.digest import digest
 from ceph_rsnapshot_common.errors import Cancelled, ImageUnreadable
 from ceph_rsnapshot_common.records import ByteRange, DigestRequest, Digests
 
-_THREADS = 16
+_THREADS = 8
 _PIECE = 1024**2
 
 

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
-from ceph_rsnapshot import digest_file, qemu_nbd
+from ceph_rsnapshot import digest_file, qemu_img, qemu_nbd
 from ceph_rsnapshot.backups import Backup
 from ceph_rsnapshot.contents import write_digests
 from ceph_rsnapshot.context import RUN_FOLDER_PREFIX
 from ceph_rsnapshot.expected import expected_digests, usable
 from ceph_rsnapshot.held import Held, hold
 from ceph_rsnapshot.restore_image import Progress, Restored
-from ceph_rsnapshot_common import commands, folders, locks
+from ceph_rsnapshot_common import folders, locks
 from ceph_rsnapshot_common.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import CommandFailed, RestoreFailed, TargetExists
 
-_PERCENT = re.compile(r"\((\d+\.\d+)/100%\)")
 Format = Literal["raw", "qcow2"]
 
 
@@ -71,14 +69,11 @@ def _partial(path: Path) -> Iterator[Path]:
 
 
 def _convert(held: Held, partial: Path, file_format: str, size: int, progress: Progress) -> None:
-    def read_progress(text: str) -> None:
-        percents = _PERCENT.findall(text)
-        if percents:
-            progress(held.backup.name, "converting", int(size * float(percents[-1]) / 100), size)
+    def show(share: float) -> None:
+        progress(held.backup.name, "converting", int(size * share), size)
 
-    how = ["-p", "-W", "-m", "8", "-f", "qcow2", "-O", file_format]
-    argv = [commands.find_tool("qemu-img", "backup"), "convert", *how, str(held.qcow), str(partial)]
-    commands.run(commands.dying_with_parent(argv, "backup"), on_stdout=read_progress, pass_fds=held.pass_fds)
+    how = ["-f", "qcow2", "-O", file_format]
+    qemu_img.convert(held.qcow, str(partial), how, show, pass_fds=held.pass_fds)
     if file_format == "raw":
         os.truncate(partial, size)  # a qcow2 counts in sectors, an image in bytes
 

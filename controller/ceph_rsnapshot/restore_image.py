@@ -11,15 +11,16 @@ from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Callable, Optional
+from urllib.parse import quote
 
-from ceph_rsnapshot import digest_file, qemu_nbd
+from ceph_rsnapshot import digest_file, qemu_img, qemu_nbd
 from ceph_rsnapshot.backups import Backup
 from ceph_rsnapshot.client import AgentClient, Pending
 from ceph_rsnapshot.connection import forwarded
 from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, AgentConnection
-from ceph_rsnapshot.copying import copy
 from ceph_rsnapshot.expected import expected_digests, usable
 from ceph_rsnapshot.held import Held, hold
+from ceph_rsnapshot.nbd_client import data_extents
 from ceph_rsnapshot_common import folders
 from ceph_rsnapshot_common.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import AgentUnreachable, CephRsnapshotError, CommandFailed, NbdFailed, RestoreFailed
@@ -116,15 +117,23 @@ class _Restore:
             with ExitStack() as stack:
                 remote, local = Path(self._opened.socket), self._folder / "restore.sock"
                 target = stack.enter_context(forwarded(self._client.link, remote, local))
-                source = stack.enter_context(qemu_nbd.serve(held.qcow, self._folder, pass_fds=held.pass_fds))
-                return copy(source, target, True, self._tick).data
+                how = ["-n", "--target-is-zero", "-f", "qcow2", "-O", "raw"]
+                uri = f"nbd+unix:///?socket={quote(str(target))}"
+                qemu_img.convert(held.qcow, uri, how, self._show, pass_fds=held.pass_fds, waiting=self._renew)
+                return self._data_bytes(held)
         except (NbdFailed, CommandFailed) as error:
             # nbdkit knows why a write failed; and if the agent is gone, that is what is said
             reason = "; ".join(filter(None, [str(error), self._client.written(self._opened.export).log]))
             raise RestoreFailed(target=self._target, reason=reason) from None
 
-    def _tick(self, done: int, total: int) -> None:
-        self._progress(self._target, "restoring", done, total)
+    def _data_bytes(self, held: Held) -> int:
+        with qemu_nbd.opened(held.qcow, self._folder, "reading the backup", pass_fds=held.pass_fds) as handle:
+            return sum(length for _, length in data_extents(handle, 0, self._size))
+
+    def _show(self, share: float) -> None:
+        self._progress(self._target, "restoring", int(share * self._size), self._size)
+
+    def _renew(self) -> None:
         if time.monotonic() - self._renewed > _RENEW_SECONDS:
             self._client.renew(self._opened.export)
             self._renewed = time.monotonic()
