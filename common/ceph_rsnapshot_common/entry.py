@@ -26,7 +26,7 @@ def exit_with(main: Callable[[], int], prog: str) -> NoReturn:
     The first SIGINT, SIGTERM or SIGHUP raises `Interrupted`; while the clean-up runs, later ones are ignored.
     """
     for signum in _SIGNALS:
-        if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup(1)
+        if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:  # nohup(1)
             signal.signal(signum, _interrupt)
     sys.exit(_exit_code(main, prog))
 
