@@ -18,6 +18,7 @@ from demo.ceph_cluster import CephCluster
 from demo.ssh_server import SshServer
 from tests import ceph
 from tests.ceph import MIB, TestPool
+from tests.faults import children, kill
 from tests.kinds import KINDS
 from tests.site import DAY, Site, contents, stopped, wait_until
 from tests.test_verify import damage_data
@@ -260,9 +261,7 @@ def test_the_agent_is_killed_and_its_next_start_cleans_up(big: Site) -> None:
 def test_ssh_is_killed(big: Site, ssh_server: SshServer) -> None:
     big.over_ssh(ssh_server)
     process = _start(big)
-    children = subprocess.run(["pgrep", "-P", str(process.pid), "ssh"], check=False, capture_output=True, text=True)
-    for pid in children.stdout.split():
-        os.kill(int(pid), 9)
+    kill(children(process, "ssh"))
     assert "can't be reached" in _ended_without_a_trace(big, process, 3)
 
 
