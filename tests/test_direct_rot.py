@@ -73,31 +73,33 @@ def test_rot_in_compressed_data(direct: Site, compression: str, changed: bool, m
         assert "newest backup" in report["full_because"]
 
 
-def test_rot_in_what_is_overwritten_gets_no_false_digest(direct: Site) -> None:
+@pytest.fixture
+def rotten(direct: Site) -> Site:
+    """The first piece of day 0 has rotted, and no sample is taken that may meet it."""
     direct.configure(VERIFY_SAMPLE=0, VERIFY_FULL_EVERY=0)
     _make(direct)
     _back_up(direct, DAY)
     qcow = direct.root("a") / "daily.0" / "a.qcow2"
+    assert extents(qcow)[0]["start"] == 0
     flip(qcow, data_cluster(qcow))
-    with direct.pool.image("a") as image:
-        image.write(os.urandom(PIECE), extents(qcow)[0]["start"])
-    direct.pool.snap("a", NEXT)
-    report = _back_up(direct, NEXT)
+    return direct
+
+
+def test_rot_in_what_is_overwritten_gets_no_false_digest(rotten: Site) -> None:
+    with rotten.pool.image("a") as image:
+        image.write(os.urandom(PIECE), 0)
+    rotten.pool.snap("a", NEXT)
+    report = _back_up(rotten, NEXT)
     assert report["kind"] == "full"
     assert "not what it was" in report["full_because"]
 
 
-def test_rot_that_no_sample_meets_is_found_when_all_is_compared(direct: Site) -> None:
-    direct.configure(VERIFY_SAMPLE=0, VERIFY_FULL_EVERY=0)
-    _make(direct)
-    _back_up(direct, DAY)
-    qcow = direct.root("a") / "daily.0" / "a.qcow2"
-    flip(qcow, data_cluster(qcow))
-    with direct.pool.image("a") as image:
+def test_rot_that_no_sample_meets_is_found_when_all_is_compared(rotten: Site) -> None:
+    with rotten.pool.image("a") as image:
         image.write(b"elsewhere", 8 * MIB)
-    direct.pool.snap("a", NEXT)
-    direct.configure(VERIFY_FULL_EVERY=1)
-    report = _back_up(direct, NEXT)
+    rotten.pool.snap("a", NEXT)
+    rotten.configure(VERIFY_FULL_EVERY=1)
+    report = _back_up(rotten, NEXT)
     assert (report["kind"], report["verified"]) == ("full", "full")
     assert "differs from the snapshot" in report["mismatch"]
 
