@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 from datetime import datetime, timezone
 
@@ -19,7 +18,6 @@ from ceph_rsnapshot_common.records import Exported, ExportRequest, Facts, QcowOp
 from ceph_rsnapshot_common.servers import tail
 from ceph_rsnapshot_common.settings import Settings
 
-_PERCENT = re.compile(r"\((\d+\.\d+)/100%\)")
 _COROUTINES = "16"
 
 
@@ -109,17 +107,15 @@ def _convert(
     progress: Progress,
     cancelled: threading.Event,
 ) -> None:
-    def read_progress(text: str) -> None:
-        percents = _PERCENT.findall(text)
-        if percents:
-            progress("exporting", int(allocated * float(percents[-1]) / 100), allocated)
+    def show(share: float) -> None:
+        progress("exporting", int(allocated * share), allocated)
 
-    progress("exporting", 0, allocated)
+    show(0)
     # with -c, -W is accepted and makes a wrong file
     how = ["-W"] if options.compression == "none" else ["-c"]
     formats = ["-f", "raw", "-O", "qcow2", *qcow.create_options(options)]
     argv = [qemu_img, "convert", "-p", *how, "-m", _COROUTINES, *formats, uri, str(files.partial)]
-    commands.run(commands.dying_with_parent(argv, "ceph"), cancelled=cancelled, on_stdout=read_progress)
+    commands.run(commands.dying_with_parent(argv, "ceph"), cancelled=cancelled, on_stdout=qcow.reading_progress(show))
 
 
 def _manifest(request: ExportRequest, files: Files, facts: Facts, allocated: Ranges, started: datetime) -> Manifest:

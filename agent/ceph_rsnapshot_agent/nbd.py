@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 from ceph_rsnapshot_agent.cluster import client_options
 from ceph_rsnapshot_common import folders, servers
@@ -30,7 +29,7 @@ class Export:
     @property
     def uri(self) -> str:
         """For qemu."""
-        return f"nbd+unix:///?socket={quote(str(self.socket))}"
+        return servers.nbd_uri(self.socket)
 
 
 @contextmanager

@@ -8,15 +8,29 @@ import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Callable
 
 from ceph_rsnapshot_common import commands
 from ceph_rsnapshot_common.records import QcowOptions
+
+_PERCENT = re.compile(r"\((\d+\.\d+)/100%\)")
 
 
 def create_options(qcow: QcowOptions) -> list[str]:
     """Arguments of qemu-img create and convert for a new file."""
     compressed = [] if qcow.compression == "none" else [f"compression_type={qcow.compression}"]
     return ["-o", ",".join([f"cluster_size={qcow.cluster_size}", *compressed])]
+
+
+def reading_progress(progress: Callable[[float], None]) -> Callable[[str], None]:
+    """What takes the output of `qemu-img convert -p`; ``progress`` gets the share that is done, from 0 to 1."""
+
+    def read(text: str) -> None:
+        percents = _PERCENT.findall(text)
+        if percents:
+            progress(float(percents[-1]) / 100)
+
+    return read
 
 
 def check(path: Path, node: str, pass_fds: Sequence[int] = ()) -> None:

@@ -12,13 +12,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable
+from urllib.parse import quote
 
 from ceph_rsnapshot_common.commands import dying_with_parent, log_end, stop
 from ceph_rsnapshot_common.errors import CommandFailed, one_line
 
 _POLL_SECONDS = 0.005
-# By default glibc gives the memory of each large request back to the kernel and gets it again page by page, which was a
-# third of the time that qemu-nbd took to write (mallopt(3)); memory that was used stays for the next request
+# By default glibc gives the memory of each large request back to the kernel and gets it again page by page, which was
+# more than half of qemu-nbd's processor time (mallopt(3), docs/performance.md); what was used stays for the next request
 _KEEP_BUFFERS = {"MALLOC_MMAP_THRESHOLD_": str(32 * 1024**2), "MALLOC_TRIM_THRESHOLD_": str(128 * 1024**2)}
 _SHOWN_LOG = 1000
 # nbdkit puts one space before the last line, which names the error
@@ -65,6 +66,11 @@ def running(
     finally:
         stop(process)
         log_end(argv, process.returncode, time.monotonic() - started, tail(log))
+
+
+def nbd_uri(address: Path) -> str:
+    """The NBD server at a unix socket, as qemu and other clients name it."""
+    return f"nbd+unix:///?socket={quote(str(address))}"
 
 
 def greets(address: Path) -> bool:

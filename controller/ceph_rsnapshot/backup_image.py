@@ -60,7 +60,8 @@ def _backed_up(work: Work, report: ImageReport, force: bool, full: bool) -> Imag
     if work.place.root.is_dir():
         rotation.finish_rotation(work.place, work.settings.retain_number)
         if not force and work.place.has_newest(work.identity):
-            _tell_base(work)  # a run that was killed after its rotation has not
+            if work.image.base is None or work.image.base.snapshot_id != work.snapshot.id:
+                _tell_base(work)  # a run that was killed after its rotation has not
             path = str(work.place.qcow(work.place.day(0)))
             return report.model_copy(update={"result": "skipped", "path": path, "next_base": work.snapshot.name})
     manifest, mismatch = _transfer(work, full)

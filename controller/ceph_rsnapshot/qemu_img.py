@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable
 
-from ceph_rsnapshot_common import commands
+from ceph_rsnapshot_common import commands, qcow
 
-_PERCENT = re.compile(r"\((\d+\.\d+)/100%\)")
 _COROUTINES = "16"
 
 
@@ -33,14 +31,7 @@ def convert(
     Raises:
         CommandFailed: reading or writing failed.
     """
-
-    def read_progress(text: str) -> None:
-        percents = _PERCENT.findall(text)
-        if percents:
-            progress(float(percents[-1]) / 100)
-
     tool = commands.find_tool("qemu-img", "backup")
     argv = [tool, "convert", "-p", "-W", "-m", _COROUTINES, *how, str(source), target]
-    commands.run(
-        commands.dying_with_parent(argv, "backup"), on_stdout=read_progress, pass_fds=pass_fds, waiting=waiting
-    )
+    on_stdout = qcow.reading_progress(progress)
+    commands.run(commands.dying_with_parent(argv, "backup"), on_stdout=on_stdout, pass_fds=pass_fds, waiting=waiting)

@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Callable, Optional
-from urllib.parse import quote
 
 from ceph_rsnapshot import digest_file, qemu_img, qemu_nbd
 from ceph_rsnapshot.backups import Backup
@@ -21,7 +20,7 @@ from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, AgentConnection
 from ceph_rsnapshot.expected import expected_digests, usable
 from ceph_rsnapshot.held import Held, hold
 from ceph_rsnapshot.nbd_client import data_extents
-from ceph_rsnapshot_common import folders
+from ceph_rsnapshot_common import folders, servers
 from ceph_rsnapshot_common.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import AgentUnreachable, CephRsnapshotError, CommandFailed, NbdFailed, RestoreFailed
 from ceph_rsnapshot_common.manifest import Manifest
@@ -118,9 +117,9 @@ class _Restore:
                 remote, local = Path(self._opened.socket), self._folder / "restore.sock"
                 target = stack.enter_context(forwarded(self._client.link, remote, local))
                 how = ["-n", "--target-is-zero", "-f", "qcow2", "-O", "raw"]
-                uri = f"nbd+unix:///?socket={quote(str(target))}"
+                uri = servers.nbd_uri(target)
                 qemu_img.convert(held.qcow, uri, how, self._show, pass_fds=held.pass_fds, waiting=self._renew)
-                return self._data_bytes(held)
+            return self._data_bytes(held)
         except (NbdFailed, CommandFailed) as error:
             # nbdkit knows why a write failed; and if the agent is gone, that is what is said
             reason = "; ".join(filter(None, [str(error), self._client.written(self._opened.export).log]))

@@ -33,8 +33,7 @@ class Source:
         bandwidth_limit: bytes a second, 0 for none.
         linked_into: take the files themselves (hard links) into this folder and not copies, where the file system
             allows it.
-        sparse: look for holes; rsync then writes 1024 bytes at a time (SPARSE_WRITE_SIZE in its fileio.c), which is
-            a third slower.
+        sparse: look for holes; rsync then writes 1024 bytes at a time (SPARSE_WRITE_SIZE in its fileio.c).
     """
 
     folder: str

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
-from urllib.parse import quote
 
 from ceph_rsnapshot.backups import Backup
 from ceph_rsnapshot.context import RUN_FOLDER_PREFIX
@@ -44,7 +43,7 @@ def served(backup: Backup, address: Path | None, port: int | None) -> Iterator[S
         if port is None:
             path = address or folder / "nbd.sock"
             _must_be_free(path)
-            uri = f"nbd+unix:///?socket={quote(str(path))}"
+            uri = servers.nbd_uri(path)
             try:
                 with _running(held, folder, [f"--socket={path}"], lambda: servers.greets(path)):
                     yield Served(backup, uri, _commands(uri, f"-unix {shlex.quote(str(path))}"))
