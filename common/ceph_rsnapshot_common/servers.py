@@ -19,7 +19,7 @@ from ceph_rsnapshot_common.errors import CommandFailed, one_line
 
 _POLL_SECONDS = 0.005
 # By default glibc gives the memory of each large request back to the kernel and gets it again page by page, which was
-# more than half of qemu-nbd's processor time (mallopt(3), docs/performance.md); what was used stays for the next request
+# more than half of qemu-nbd's processor time (mallopt(3), docs/performance.md); what was used stays for the next one
 _KEEP_BUFFERS = {"MALLOC_MMAP_THRESHOLD_": str(32 * 1024**2), "MALLOC_TRIM_THRESHOLD_": str(128 * 1024**2)}
 _SHOWN_LOG = 1000
 # nbdkit puts one space before the last line, which names the error
