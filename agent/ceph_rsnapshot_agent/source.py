@@ -11,11 +11,13 @@ from ceph_rsnapshot_agent.cluster import Cluster, bindings
 from ceph_rsnapshot_agent.features import feature_names
 from ceph_rsnapshot_agent.listing import snapshot_created, user_snapshots
 from ceph_rsnapshot_agent.nbdkit.diff import Diff
-from ceph_rsnapshot_agent.nbdkit.windows import window_size
+from ceph_rsnapshot_agent.nbdkit.windows import WINDOW, window_size
 from ceph_rsnapshot_common.errors import BaseUnusable, Cancelled, CephRsnapshotError, ImageUnreadable
 from ceph_rsnapshot_common.manifest import Layout
 from ceph_rsnapshot_common.ranges import Ranges
 from ceph_rsnapshot_common.records import ExportRequest, Facts, SnapshotRequest
+
+_FIRST_WINDOW = 64 * 1024**2
 
 Progress = Callable[[str, int, int], None]
 """Gets the stage, the bytes done and the bytes in all."""
@@ -163,8 +165,12 @@ def _flags(image: Any, snapshot_id: int) -> int:
 
 
 def _windows(image: Any) -> Iterator[tuple[int, int]]:
-    size, window = image.size(), window_size(image.stat()["obj_size"], image.stripe_count())
-    return ((start, min(window, size - start)) for start in range(0, size, window))
+    """Offsets and lengths; the first ones are small, so that a change near the beginning is soon found."""
+    size, start, wanted = image.size(), 0, _FIRST_WINDOW
+    while start < size:
+        length = min(window_size(image.stat()["obj_size"], image.stripe_count(), wanted), size - start)
+        yield start, length
+        start, wanted = start + length, min(2 * wanted, WINDOW)
 
 
 def _go_on(request: SnapshotRequest, cancelled: threading.Event) -> None:

@@ -12,8 +12,9 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Callable
 
@@ -44,6 +45,15 @@ class Result:
     code: int
     stdout: str
     stderr: str
+
+
+@dataclass
+class Command:
+    """One that runs, or has run: then ``result`` is there."""
+
+    process: subprocess.Popen[bytes]
+    outcome: str = ""
+    result: Result = field(init=False)
 
 
 def find_tool(tool: str, node: str) -> str:
@@ -90,11 +100,38 @@ def run(
         CommandFailed: it could not be started, took too long, or exited with a code that is not accepted.
         Cancelled: it was stopped because ``cancelled`` was set.
     """
-    started = time.monotonic()
-    process = _start(argv, env, pass_fds)
+    with _ended(argv, _start(argv, env, pass_fds), accepted, finish, on_stdout) as command:
+        command.outcome = _wait(command.process, timeout, cancelled, waiting)
+    return command.result
+
+
+@contextmanager
+def beside(argv: Sequence[str], *, accepted: Sequence[int] = (0,), pass_fds: Sequence[int] = ()) -> Iterator[Command]:
+    """Run ``argv`` while the block goes on, and wait for its end after that; the result is there then.
+
+    If the block fails, the command is stopped.
+
+    Raises:
+        CommandFailed: as `run`.
+    """
+    with _ended(argv, _start(argv, None, pass_fds), accepted) as command:
+        yield command
+        command.process.wait()
+
+
+@contextmanager
+def _ended(
+    argv: Sequence[str],
+    process: subprocess.Popen[bytes],
+    accepted: Sequence[int],
+    finish: bool = False,
+    on_stdout: Callable[[str], None] = lambda text: None,
+) -> Iterator[Command]:
+    """Whatever becomes of the block, the process has ended after it; the result is judged if the block did not fail."""
+    command, started = Command(process), time.monotonic()
     drains = [_Drain(process.stdout, on_stdout), _Drain(process.stderr)]
     try:
-        outcome = _wait(process, timeout, cancelled, waiting)
+        yield command
     except BaseException:
         if finish:
             process.wait()
@@ -102,13 +139,12 @@ def run(
     finally:
         stop(process)
         stdout, stderr = (drain.text() for drain in drains)
-        seconds = time.monotonic() - started
-        log_end(argv, process.returncode, seconds, stdout + stderr)
-    if outcome == "cancelled":
+        log_end(argv, process.returncode, time.monotonic() - started, stdout + stderr)
+    if command.outcome == "cancelled":
         raise Cancelled(what=argv[0])
-    if outcome or process.returncode not in accepted:
-        raise _failure(argv, outcome or _describe(process.returncode), stderr.strip() or stdout)
-    return Result(process.returncode, stdout, stderr)
+    if command.outcome or process.returncode not in accepted:
+        raise _failure(argv, command.outcome or _describe(process.returncode), stderr.strip() or stdout)
+    command.result = Result(process.returncode, stdout, stderr)
 
 
 def log_end(argv: Sequence[str], code: int, seconds: float, output: str) -> None:

@@ -19,7 +19,6 @@ from ceph_rsnapshot.copying import Copied, copy
 from ceph_rsnapshot.examine import examine_increment, examine_whole, sampling
 from ceph_rsnapshot.incoming import Incoming, clone, incoming
 from ceph_rsnapshot.landing import describe, land, land_unchanged
-from ceph_rsnapshot.source_check import SourceCheck
 from ceph_rsnapshot.work import Work
 from ceph_rsnapshot_common import commands, folders, qcow, servers, space
 from ceph_rsnapshot_common.errors import BaseUnusable, Cancelled, CephRsnapshotError, NbdFailed
@@ -48,30 +47,26 @@ def back_up(work: Work, plan: Plan) -> Manifest:
             _compress(work, files)
         with relied_on(plan):
             qcow.finish(files.partial, files.qcow, "backup")
-        try:
-            with folders.syncing([files.qcow]):  # the disk writes while the contents are verified
-                examined = _examined(work, plan, files, copied, sampled)
-        finally:
-            # what was copied counts only if its snapshots were there to the end; if not, that explains any difference
-            closing.result()
         manifest = describe(work, plan, opened.facts, files.qcow, started).model_copy(
             update={
                 "kind": "increment" if plan.base else "full",
                 "allocated_bytes": None if plan.base else copied.data,
                 "changed_bytes": copied.data + copied.zeroed,
                 "transferred_bytes": copied.data,
-                **examined,
             }
         )
-        return land(work, files, manifest)
 
+        def examine() -> dict[str, object]:
+            try:
+                with folders.syncing([files.qcow]):  # the disk writes while the contents are verified
+                    if plan.base:
+                        return examine_increment(work, plan, files.qcow, files.digests, copied.ranges, sampled)
+                    return examine_whole(work, plan, files.qcow, files.digests, copied.ranges)
+            finally:
+                # what was copied counts only if its snapshots were there to the end; if not, that explains a difference
+                closing.result()
 
-def _examined(
-    work: Work, plan: Plan, files: Incoming, copied: Copied, sampled: SourceCheck | None
-) -> dict[str, object]:
-    if plan.base:
-        return examine_increment(work, plan, files.qcow, files.digests, copied.ranges, sampled)
-    return examine_whole(work, plan, files.qcow, files.digests, copied.ranges)
+        return land(work, files, manifest, examine)
 
 
 def _copied(

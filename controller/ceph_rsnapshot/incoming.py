@@ -23,13 +23,21 @@ _COW_BYTES = 65536
 
 @dataclass(frozen=True)
 class Incoming:
-    """The files of one image; ``folder`` holds nothing else, and rsnapshot gets all that is in it."""
+    """The files of one image; rsnapshot gets all that is in ``ready``."""
 
     folder: Path
 
     @property
+    def ready(self) -> Path:
+        return self.folder / "ready"
+
+    @property
     def qcow(self) -> Path:
-        return self.folder / f"{self.folder.name}.qcow2"
+        return self.ready / f"{self.folder.name}.qcow2"
+
+    @property
+    def manifest(self) -> Path:
+        return self.ready / f"{self.folder.name}.json"
 
     @property
     def partial(self) -> Path:
@@ -39,10 +47,6 @@ class Incoming:
     def digests(self) -> Path:
         return self.folder / f"{self.folder.name}.digests"
 
-    @property
-    def manifest(self) -> Path:
-        return self.folder / f"{self.folder.name}.json"
-
 
 @contextmanager
 def incoming(base: Path, pool: Pool, image: str) -> Iterator[Incoming]:
@@ -51,8 +55,10 @@ def incoming(base: Path, pool: Pool, image: str) -> Iterator[Incoming]:
     folder = top / image_folder(pool, image)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700, parents=True)
+    files = Incoming(folder)
+    files.ready.mkdir(mode=0o700)
     try:
-        yield Incoming(folder)
+        yield files
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         folders.remove_empty(folder.parent, base)

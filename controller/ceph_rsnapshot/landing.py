@@ -6,6 +6,7 @@ import os
 import shutil
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Callable
 
 from ceph_rsnapshot import rotation
 from ceph_rsnapshot.base import Plan
@@ -18,23 +19,37 @@ from ceph_rsnapshot_common.manifest import Manifest, Versions, render
 from ceph_rsnapshot_common.records import Facts
 
 
-def land(work: Work, files: Incoming, manifest: Manifest) -> Manifest:
-    """Let rsnapshot hard-link the file into a new day 0.
+Examine = Callable[[], dict[str, object]]
+"""Compares the file with its snapshot, and returns what the manifest says of that."""
+
+
+def land(work: Work, files: Incoming, manifest: Manifest, examine: Examine) -> Manifest:
+    """Let rsnapshot hard-link the file into a new day 0, which only a file becomes that ``examine`` has found good.
 
     Raises:
         RsnapshotFailed, TransferFailed: nothing was rotated.
+        BaseUnusable, ContentDiffers: of ``examine``; nothing was rotated.
     """
+    place, context, final = work.place, work.context, manifest
     folders.write_durably(files.manifest, render(manifest))
-    work.show("rsnapshot")
-    work.place.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    place.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     # rsync links only where there is nothing yet; a failed night may have left something
-    shutil.rmtree(work.place.sync, ignore_errors=True)
+    shutil.rmtree(place.sync, ignore_errors=True)
+
+    def meanwhile() -> None:
+        nonlocal final
+        final = manifest.model_copy(update={**examine(), "ended": datetime.now(timezone.utc)})
+        work.show("rsnapshot")
+
+    def complete() -> None:
+        _link(files.digests, place.digests(place.sync), work.settings.min_freespace)
+        folders.write_durably(place.manifest(place.sync), render(final))
+
     # an unchanged file is linked to day 0 by rsnapshot's own --link-dest
-    source = Source(str(files.folder), linked_into=None if manifest.kind == "unchanged" else work.place.sync)
-    context = work.context
-    with configured(work.settings, work.place, source, context.conf_folder, context.lock) as rsnapshot:
-        rotation.land(rsnapshot, manifest)
-    return manifest
+    source = Source(str(files.ready), linked_into=None if manifest.kind == "unchanged" else place.sync)
+    with configured(work.settings, place, source, context.conf_folder, context.lock) as rsnapshot:
+        rotation.land(rsnapshot, manifest, complete, meanwhile)
+    return final
 
 
 def land_unchanged(work: Work, plan: Plan, facts: Facts) -> Manifest:
@@ -50,17 +65,15 @@ def land_unchanged(work: Work, plan: Plan, facts: Facts) -> Manifest:
         base, minimum = work.place.day(0), work.settings.min_freespace
         _link(work.place.qcow(base), files.qcow, minimum)
         _link(work.place.digests(base), files.digests, minimum)
-        examined = examine_unchanged(work, plan, files.qcow)
         manifest = describe(work, plan, facts, files.qcow, started).model_copy(
             update={
                 "kind": "unchanged",
                 "allocated_bytes": plan.base.allocated_bytes,
                 "changed_bytes": 0,
                 "transferred_bytes": 0,
-                **examined,
             }
         )
-        return land(work, files, manifest)
+        return land(work, files, manifest, lambda: examine_unchanged(work, plan, files.qcow))
 
 
 def describe(work: Work, plan: Plan, facts: Facts, path: Path, started: datetime) -> Manifest:

@@ -76,7 +76,7 @@ def _rotate(context: Context, listing: Listing, name: str, place: Place) -> Orph
         source = Source(str(_empty_folder(context)))
         with configured(context.settings, place, source, context.conf_folder, context.lock) as rsnapshot:
             # the mark first: a day too many is kept if we are killed between the two, rather than one too few
-            rotation.land(rsnapshot, None, before_rotation=lambda: _mark(place, context.snapshot))
+            rotation.land(rsnapshot, None, lambda: _mark(place, context.snapshot))
         return report.model_copy(update={"result": "removed" if _remove_if_empty(place) else "rotated"})
     except (CephRsnapshotError, OSError) as error:
         return report.model_copy(update={"result": "failed", "error": error_record(error)})

@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Callable
 
 from ceph_rsnapshot.layout import Place
 from ceph_rsnapshot.rsnapshot import Rsnapshot
 from ceph_rsnapshot_common import folders
-from ceph_rsnapshot_common.errors import TransferFailed
+from ceph_rsnapshot_common.errors import ContentDiffers, TransferFailed
 from ceph_rsnapshot_common.manifest import Manifest
 
 _logger = logging.getLogger(__name__)
 
 
-def land(rsnapshot: Rsnapshot, expected: Manifest | None, before_rotation: Callable[[], None] = lambda: None) -> None:
+def land(
+    rsnapshot: Rsnapshot,
+    expected: Manifest | None,
+    before_rotation: Callable[[], None],
+    meanwhile: Callable[[], None] = lambda: None,
+) -> None:
     """Sync, see that ``expected`` (None: nothing at all) has arrived, make it last, and rotate.
+
+    Args:
+        before_rotation: called when the files have arrived; may complete them.
+        meanwhile: called while rsnapshot syncs.
 
     Raises:
         RsnapshotFailed: rsnapshot failed.
         TransferFailed: it said that all is well, but what arrived is not what was sent.
+        ContentDiffers: from one of the two; what arrived is thrown away.
     """
     place = rsnapshot.place
-    with folders.written_back(place.sync):
-        rsnapshot.sync()
-    files = _arrived(place, expected)
-    with folders.syncing(files):  # the disk writes while the contents are verified
-        before_rotation()
+    try:
+        with folders.written_back(place.sync), rsnapshot.syncing():
+            meanwhile()
+        files = _arrived(place, expected)
+        with folders.syncing(files):  # the disk writes while the contents are verified
+            before_rotation()
+    except ContentDiffers:
+        shutil.rmtree(place.sync, ignore_errors=True)
+        raise
     folders.sync_folder(place.sync)
     _rotate(rsnapshot)
 
@@ -69,8 +84,6 @@ def _arrived(place: Place, expected: Manifest | None) -> list[Path]:
     """The files in ``.sync``, which must be what was sent."""
     arrived = sorted(path.name for path in place.sync.iterdir()) if place.sync.is_dir() else []
     files = [] if expected is None else [place.manifest(place.sync), place.qcow(place.sync)]
-    if expected and expected.digests:  # those of a staged backup are made here, after it has arrived
-        files.append(place.digests(place.sync))
     if arrived != sorted(path.name for path in files):
         raise TransferFailed(path=place.sync, reason=f"holds {arrived or 'nothing'} after rsnapshot sync")
     if expected is not None and place.complete(place.sync) != expected:

@@ -104,24 +104,32 @@ class Rsnapshot:
     extra_args: tuple[str, ...]
     lock: int
 
-    def sync(self) -> None:
-        """Bring the source into ``.sync``; days are not touched.
+    @contextmanager
+    def syncing(self) -> Iterator[None]:
+        """Bring the source into ``.sync`` while the block goes on (rsync waits most of the time); days are not touched.
 
         Raises:
             RsnapshotFailed: it did not exit 0 (2 means warnings, among them files that vanished).
         """
-        self._run("sync", commands.dying_with_parent(self._command("sync"), "backup"))
+        argv, logged = commands.dying_with_parent(self._command("sync"), "backup"), self._logged()
+        with commands.beside(argv, pass_fds=(self.lock,), accepted=range(256)) as command:
+            yield
+        self._judge("sync", command.result, logged)
 
     def rotate(self) -> None:
         """Make ``.sync`` day 0 and the oldest day go; once begun it is not interrupted half-way."""
-        self._run(self.place.interval, self._command(self.place.interval), finish=True)
+        action, logged = self.place.interval, self._logged()
+        done = commands.run(self._command(action), pass_fds=(self.lock,), accepted=range(256), finish=True)
+        self._judge(action, done, logged)
 
-    def _run(self, action: str, argv: Sequence[str], finish: bool = False) -> None:
-        logged = self.log.stat().st_size if self.log.exists() else 0
-        done = commands.run(argv, pass_fds=(self.lock,), accepted=range(256), finish=finish)
+    def _judge(self, action: str, done: commands.Result, logged: int) -> None:
         if done.code:
             reason = one_line(self._said(logged) or done.stderr or done.stdout)
             raise RsnapshotFailed(action=action, root=self.place.root, exit_code=done.code, reason=reason)
+
+    def _logged(self) -> int:
+        """Bytes of the log."""
+        return self.log.stat().st_size if self.log.exists() else 0
 
     def _said(self, start: int) -> str:
         """What rsync and ssh said, which rsnapshot writes into its log only, between the commands that it ran."""

@@ -17,12 +17,14 @@ Change = tuple[int, int, bool]
 Typed = tuple[int, int, int]
 """Offset, length and NBD type (a sum of HOLE and ZERO, 0 for data)."""
 
-_WINDOW = 2 * 1024**3
+WINDOW = 2 * 1024**3
+"""Bytes, about; what the cluster is asked about at once."""
+
 _AHEAD = 3
 _EXTENTS_KEPT = 500_000
 
 
-def window_size(object_size: int, stripe_count: int, wanted: int = _WINDOW) -> int:
+def window_size(object_size: int, stripe_count: int, wanted: int = WINDOW) -> int:
     """Bytes of a window: a multiple of the stripe period, because ranges of diff_iterate must be object-aligned."""
     period = object_size * stripe_count
     return max(1, wanted // period) * period
