@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 from urllib.parse import quote
@@ -27,8 +28,42 @@ _TRACEBACK = re.compile(r"(?:nbdkit: .* error: )?Traceback \(most recent call la
 _LISTENING = "00010000"  # __SO_ACCEPTCON, in the column Flags of /proc/net/unix
 
 
+@dataclass(frozen=True)
+class Server:
+    """One that has been started.
+
+    Attributes:
+        log: file that gets its output.
+        ready: whether it can be used.
+        timeout: seconds to wait for that.
+    """
+
+    process: subprocess.Popen[bytes]
+    name: str
+    log: Path
+    ready: Callable[[], bool]
+    timeout: float
+
+    def wait(self) -> None:
+        """Until it can be used.
+
+        Raises:
+            CommandFailed: it ended or was not ready in time; has the end of its output.
+        """
+        deadline = time.monotonic() + self.timeout
+        while not self.ready():
+            if self.process.poll() is not None:
+                raise self._failure(f"ended with exit code {self.process.returncode} before it was ready")
+            if time.monotonic() > deadline:
+                raise self._failure(f"was not ready within {self.timeout:g} s")
+            time.sleep(_POLL_SECONDS)
+
+    def _failure(self, outcome: str) -> CommandFailed:
+        return CommandFailed(command=self.name, outcome=outcome, output=tail(self.log) or "(no output)")
+
+
 @contextmanager
-def running(
+def started(
     argv: Sequence[str],
     *,
     node: str,
@@ -36,20 +71,16 @@ def running(
     ready: Callable[[], bool],
     timeout: float,
     pass_fds: Sequence[int] = (),
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Start ``argv``, wait until ``ready()``, and end it when the block ends.
+) -> Iterator[Server]:
+    """Start ``argv``, and end it when the block ends.
 
     It must be used from a thread that outlives the block: the server dies with that thread.
 
     Args:
-        log: file that gets its output.
-        timeout: seconds to wait for it to be ready.
+        log, ready, timeout: see `Server`.
         pass_fds: open files that it gets too.
-
-    Raises:
-        CommandFailed: it ended or was not ready in time; has the end of its output.
     """
-    started = time.monotonic()
+    begin = time.monotonic()
     with log.open("ab") as output:
         process = subprocess.Popen(
             dying_with_parent(argv, node),
@@ -61,11 +92,30 @@ def running(
             env={**os.environ, **_KEEP_BUFFERS},
         )
     try:
-        _wait(process, argv[0], log, ready, timeout)
-        yield process
+        yield Server(process, Path(argv[0]).name, log, ready, timeout)
     finally:
         stop(process)
-        log_end(argv, process.returncode, time.monotonic() - started, tail(log))
+        log_end(argv, process.returncode, time.monotonic() - begin, tail(log))
+
+
+@contextmanager
+def running(
+    argv: Sequence[str],
+    *,
+    node: str,
+    log: Path,
+    ready: Callable[[], bool],
+    timeout: float,
+    pass_fds: Sequence[int] = (),
+) -> Iterator[None]:
+    """As `started`, and wait until it can be used.
+
+    Raises:
+        CommandFailed: it ended or was not ready in time; has the end of its output.
+    """
+    with started(argv, node=node, log=log, ready=ready, timeout=timeout, pass_fds=pass_fds) as server:
+        server.wait()
+        yield
 
 
 def nbd_uri(address: Path) -> str:
@@ -103,15 +153,3 @@ def tail(log: Path) -> str:
     # many threads fail for one reason
     lines = dict.fromkeys(_TRACEBACK.sub("", text).splitlines())
     return one_line("\n".join(lines)[-_SHOWN_LOG:])
-
-
-def _wait(process: subprocess.Popen[bytes], name: str, log: Path, ready: Callable[[], bool], timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    while not ready():
-        if process.poll() is not None:
-            outcome = f"ended with exit code {process.returncode} before it was ready"
-            raise CommandFailed(command=Path(name).name, outcome=outcome, output=tail(log) or "(no output)")
-        if time.monotonic() > deadline:
-            outcome = f"was not ready within {timeout:g} s"
-            raise CommandFailed(command=Path(name).name, outcome=outcome, output=tail(log) or "(no output)")
-        time.sleep(_POLL_SECONDS)

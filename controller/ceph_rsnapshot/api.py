@@ -78,11 +78,22 @@ def backup(
         LockHeld: another run works on this backup base.
     """
     # here, because importing the package should cost a script nothing that it does not use
-    from ceph_rsnapshot.run import run
+    from ceph_rsnapshot.context import opened
     from ceph_rsnapshot_common.snapshot_name import snapshot_name
 
-    settings = settings or load_settings()
-    return run(settings, snapshot_name(settings), force, full, rotate_many_orphans, observer or Observer())
+    settings, observer = settings or load_settings(), observer or Observer()
+    snapshot = snapshot_name(settings)
+    try:
+        if settings.noop:
+            from ceph_rsnapshot.run import look_only
+
+            return look_only(settings, snapshot, force, rotate_many_orphans, observer)
+        with opened(settings, snapshot) as context:
+            from ceph_rsnapshot.run import run  # while ssh connects
+
+            return run(context, force, full, rotate_many_orphans, observer)
+    finally:
+        observer.run_ends()
 
 
 def list_backups(settings: Settings | None = None, which: str | None = None) -> list[Backup]:

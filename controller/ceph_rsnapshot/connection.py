@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Callable
 
 from ceph_rsnapshot_common import commands, servers
 from ceph_rsnapshot_common.commands import find_tool
@@ -35,7 +36,7 @@ def _sending_at_once(ssh_args: Sequence[str], host: str, log: Path) -> AbstractC
     TCP_NODELAY; sshd calls ssh_packet_set_interactive in do_exec only, and forwarding alone executes nothing).
     """
     argv = [find_tool("ssh", "backup"), "-n", *ssh_args, "--", host, "true"]
-    return servers.running(argv, node="backup", log=log, ready=lambda: True, timeout=_CONNECT_SECONDS)
+    return servers.started(argv, node="backup", log=log, ready=lambda: True, timeout=_CONNECT_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -87,15 +88,18 @@ def forwarded(link: Link, remote: Path, local: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def link(settings: Settings, folder: Path) -> Iterator[Link]:
-    """Open the way to the agent; ``folder`` is for sockets and ssh's output.
+def connecting(settings: Settings, folder: Path) -> Iterator[Callable[[], Link]]:
+    """Begin to open the way to the agent; what is yielded waits until it is open. Call it once.
+
+    Args:
+        folder: for sockets and ssh's output.
 
     Raises:
-        AgentUnreachable: ssh could not connect; has what it said.
+        AgentUnreachable: (when it is waited for) ssh could not connect; has what it said.
         ToolMissing: ssh is not installed.
     """
     if settings.ceph_host == "localhost":
-        yield Link(settings.agent_socket, str(settings.agent_socket))
+        yield lambda: Link(settings.agent_socket, str(settings.agent_socket))
         return
     address, control, log = folder / "agent.sock", folder / "ssh.ctl", folder / "ssh.log"
     where = f"{settings.ceph_host}:{settings.agent_socket}"
@@ -107,10 +111,16 @@ def link(settings: Settings, folder: Path) -> Iterator[Link]:
         leftover.unlink(missing_ok=True)
     argv = [find_tool("ssh", "backup"), *user_args, *options, *forward, "--", settings.ceph_host]
     ready = partial(servers.listens, address)
-    try:
-        with servers.running(argv, node="backup", log=log, ready=ready, timeout=_CONNECT_SECONDS):
+    with ExitStack() as stack:
+        ssh = stack.enter_context(servers.started(argv, node="backup", log=log, ready=ready, timeout=_CONNECT_SECONDS))
+
+        def connected() -> Link:
+            try:
+                ssh.wait()
+            except CommandFailed as error:
+                raise AgentUnreachable(where=where, reason=error) from None
             shared = (*user_args, "-S", str(control), "-o", "BatchMode=yes", "-o", "ControlMaster=no")
-            with _sending_at_once(shared, settings.ceph_host, folder / "true.log"):
-                yield Link(address, where, settings.ceph_host, shared, log)
-    except CommandFailed as error:
-        raise AgentUnreachable(where=where, reason=error) from None
+            stack.enter_context(_sending_at_once(shared, settings.ceph_host, folder / "true.log"))
+            return Link(address, where, settings.ceph_host, shared, log)
+
+        yield connected

@@ -7,15 +7,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Callable
 
 from ceph_rsnapshot import incoming
-from ceph_rsnapshot.client import AgentClient
-from ceph_rsnapshot.connection import link
+from ceph_rsnapshot.connection import Link, connecting
 from ceph_rsnapshot.nbd_client import nbd_bindings
 from ceph_rsnapshot_common import folders, locks
 from ceph_rsnapshot_common.commands import find_tool
 from ceph_rsnapshot_common.errors import LockHeld, PathNotUsable
 from ceph_rsnapshot_common.settings import Settings
+
+if TYPE_CHECKING:
+    from ceph_rsnapshot.client import AgentClient
 
 RUN_FOLDER_PREFIX = "ceph_rsnapshot_run_"
 _LOCK = ".ceph_rsnapshot.lock"
@@ -29,6 +32,7 @@ class AgentConnection:
         self._settings = settings
         self._folder = folder
         self._stack = ExitStack()
+        self._link: Callable[[], Link] | None = None
         self._client: AgentClient | None = None
 
     def __enter__(self) -> AgentConnection:
@@ -42,17 +46,23 @@ class AgentConnection:
         """The client if its connection is open now; opens none."""
         return self._client if self._client and self._client.alive else None
 
+    def begin(self) -> None:
+        """Let ssh connect while something else is done."""
+        self._link = self._stack.enter_context(connecting(self._settings, self._folder))
+
     def client(self) -> AgentClient:
         """Raises: AgentUnreachable, VersionMismatch, ToolMissing (on the ceph node)."""
+        from ceph_rsnapshot.client import AgentClient  # while ssh connects
+
         if self.alive:
             return self.alive
-        self._client = None
-        self._stack.close()
-        with ExitStack() as stack:
-            way = stack.enter_context(link(self._settings, self._folder))
-            self._client = client = stack.enter_context(AgentClient(way))
-            self._stack = stack.pop_all()
-        return client
+        if self._link is None:
+            self._stack.close()
+            self.begin()
+        assert self._link
+        link, self._link, self._client = self._link, None, None
+        self._client = self._stack.enter_context(AgentClient(link()))
+        return self._client
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,7 @@ def opened(settings: Settings, snapshot: str) -> Iterator[Context]:
         folder = stack.enter_context(folders.temporary(RUN_FOLDER_PREFIX))
         conf_folder = stack.enter_context(_conf_folder(settings))
         agent = stack.enter_context(AgentConnection(settings, folder))
+        agent.begin()
         yield Context(settings, snapshot, agent, folder, conf_folder, lock)
 
 

@@ -18,7 +18,6 @@ from ceph_rsnapshot_common import __version__, folders, qcow
 from ceph_rsnapshot_common.manifest import Manifest, Versions, render
 from ceph_rsnapshot_common.records import Facts
 
-
 Examine = Callable[[], dict[str, object]]
 """Compares the file with its snapshot, and returns what the manifest says of that."""
 

@@ -13,7 +13,7 @@ from typing import Callable
 
 from ceph_rsnapshot import last_run
 from ceph_rsnapshot.client import AgentClient
-from ceph_rsnapshot.connection import link
+from ceph_rsnapshot.connection import connecting
 from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, lock_holder, tools_needed
 from ceph_rsnapshot.nbd_client import nbd_bindings
 from ceph_rsnapshot_common import commands, folders, space
@@ -163,7 +163,7 @@ def _ceph_node(settings: Settings, snapshot: str) -> Iterator[CheckItem]:
     with ExitStack() as stack:
         folder = stack.enter_context(folders.temporary(RUN_FOLDER_PREFIX))
         try:
-            way = stack.enter_context(link(settings, folder))
+            way = stack.enter_context(connecting(settings, folder))()
         except CephRsnapshotError as error:
             yield bad("ssh", str(error), "see CEPH_HOST and SSH_ARGS; try the ssh command by hand")
             return

@@ -9,7 +9,7 @@ from functools import partial
 from ceph_rsnapshot import last_run, orphans
 from ceph_rsnapshot.backup_image import backup_image, initial_report
 from ceph_rsnapshot.client import AgentClient
-from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, AgentConnection, Context, opened
+from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, AgentConnection, Context
 from ceph_rsnapshot.last_run import LastRun
 from ceph_rsnapshot.layout import Place, place
 from ceph_rsnapshot.observer import Observer
@@ -34,16 +34,17 @@ from ceph_rsnapshot_common.settings import Settings
 class _Findings:
     """What a run has found out so far."""
 
+    started: datetime = field(default_factory=partial(datetime.now, timezone.utc))
     listings: list[Listing] = field(default_factory=list)
     images: list[ImageReport] = field(default_factory=list)
     orphans: list[OrphanReport] = field(default_factory=list)
     errors: list[ErrorRecord] = field(default_factory=list)
 
-    def report(self, settings: Settings, snapshot: str, started: datetime, conf_folder: str | None) -> RunReport:
+    def report(self, settings: Settings, snapshot: str, conf_folder: str | None) -> RunReport:
         return RunReport(
             snapshot=snapshot,
             host=settings.ceph_host,
-            started=started,
+            started=self.started,
             ended=datetime.now(timezone.utc),
             noop=settings.noop,
             images=tuple(self.images),
@@ -54,29 +55,39 @@ class _Findings:
         )
 
 
-def run(
-    settings: Settings, snapshot: str, force: bool, full: bool, rotate_many_orphans: bool, observer: Observer
+def run(context: Context, force: bool, full: bool, rotate_many_orphans: bool, observer: Observer) -> RunReport:
+    """Back up all that the settings of ``context`` name; see `ceph_rsnapshot.backup`."""
+    settings, snapshot, findings = context.settings, context.snapshot, _Findings()
+    _list_pools(settings, snapshot, context.agent.client(), findings, observer)
+    _back_up_images(context, findings, force, full, observer)
+    found_something = _expect_something(settings, snapshot, findings)
+    for listing in findings.listings:
+        _rotate_orphans(context, listing, findings, rotate_many_orphans, found_something)
+    report = findings.report(settings, snapshot, str(context.conf_folder) if settings.keeps_conf else None)
+    if report.ok:
+        last_run.note(settings.log_base_path, LastRun(ended=report.ended, snapshot=snapshot))
+    return report
+
+
+def look_only(
+    settings: Settings, snapshot: str, force: bool, rotate_many_orphans: bool, observer: Observer
 ) -> RunReport:
-    """Back up all that SETTINGS names; see `ceph_rsnapshot.backup`."""
-    started = datetime.now(timezone.utc)
+    """NOOP: list, and say what would be done; nothing is made, locked or changed."""
     findings = _Findings()
-    try:
-        if settings.noop:
-            _look_only(settings, snapshot, findings, force, rotate_many_orphans, observer)
-            return findings.report(settings, snapshot, started, None)
-        with opened(settings, snapshot) as context:
-            _list_pools(settings, snapshot, context.agent.client(), findings, observer)
-            _back_up_images(context, findings, force, full, observer)
-            found_something = _expect_something(settings, snapshot, findings)
-            for listing in findings.listings:
-                _rotate_orphans(context, listing, findings, rotate_many_orphans, found_something)
-            kept = str(context.conf_folder) if settings.keeps_conf else None
-            report = findings.report(settings, snapshot, started, kept)
-            if report.ok:
-                last_run.note(settings.log_base_path, LastRun(ended=report.ended, snapshot=snapshot))
-        return report
-    finally:
-        observer.run_ends()
+    with folders.temporary(RUN_FOLDER_PREFIX) as folder, AgentConnection(settings, folder) as agent:
+        _list_pools(settings, snapshot, agent.client(), findings, observer)
+    for listing, image in _every_image(findings):
+        report = initial_report(listing, image)
+        where = place(settings.backup_base_path, listing.pool, image.name, settings.retain_interval)
+        if image.snapshot and not force and where.has_newest(identity(listing, image, image.snapshot)):
+            report = report.model_copy(update={"result": "skipped"})
+        findings.images.append(report)
+    _expect_something(settings, snapshot, findings)
+    for listing in findings.listings:
+        result: OrphanResult = "kept" if settings.no_rotate_orphans else "would-rotate"
+        found = _orphans(settings, listing, findings, rotate_many_orphans)
+        findings.orphans += orphans.reports(listing, found, result)
+    return findings.report(settings, snapshot, None)
 
 
 def _list_pools(
@@ -153,21 +164,3 @@ def _orphans(settings: Settings, listing: Listing, findings: _Findings, accept_m
     except OrphansSuspicious as error:
         findings.errors.append(error.record())
         return {}
-
-
-def _look_only(
-    settings: Settings, snapshot: str, findings: _Findings, force: bool, accept_many: bool, observer: Observer
-) -> None:
-    """NOOP: list, and say what would be done; nothing is made, locked or changed."""
-    with folders.temporary(RUN_FOLDER_PREFIX) as folder, AgentConnection(settings, folder) as agent:
-        _list_pools(settings, snapshot, agent.client(), findings, observer)
-    for listing, image in _every_image(findings):
-        report = initial_report(listing, image)
-        where = place(settings.backup_base_path, listing.pool, image.name, settings.retain_interval)
-        if image.snapshot and not force and where.has_newest(identity(listing, image, image.snapshot)):
-            report = report.model_copy(update={"result": "skipped"})
-        findings.images.append(report)
-    _expect_something(settings, snapshot, findings)
-    for listing in findings.listings:
-        result: OrphanResult = "kept" if settings.no_rotate_orphans else "would-rotate"
-        findings.orphans += orphans.reports(listing, _orphans(settings, listing, findings, accept_many), result)

@@ -1,9 +1,7 @@
-"""What a person sees of a run: progress bars on a terminal or plain lines, the table, the counts."""
+"""What a person sees of a run on a terminal: progress bars, and the table."""
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
 from typing import TextIO
 
 from rich.console import Console
@@ -12,6 +10,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
+from ceph_rsnapshot.lines import counts
 from ceph_rsnapshot.observer import Observer
 from ceph_rsnapshot.report import ImageReport, OrphanReport, RunReport
 from ceph_rsnapshot_common.names import Pool
@@ -26,31 +25,6 @@ _STYLES = {
     "kept": "dim",
     "already-rotated": "dim",
 }
-_logger = logging.getLogger(__name__)
-
-
-def observer(stream: TextIO) -> Observer:
-    """Progress bars if ``stream`` is a terminal, else a line for each image."""
-    console = Console(file=stream)
-    return _Bars(console) if console.is_terminal else _Lines(stream)
-
-
-def log_report(report: RunReport) -> None:
-    """Write the run into the log: what failed as errors (these go to the terminal too), the rest as information."""
-    for image in report.images:
-        text = f"{image.pool}/{image.image}@{image.snapshot}: {image.result}"
-        if image.error:
-            _logger.error("%s: %s", text, image.error.message)
-        else:
-            _logger.info("%s (%s in %.1f s)", text, format_size(image.transferred), image.seconds)
-    for orphan in report.orphans:
-        if orphan.error:
-            _logger.error("orphan %s/%s: %s", orphan.pool, orphan.image, orphan.error.message)
-        else:
-            _logger.info("orphan %s/%s: %s", orphan.pool, orphan.image, orphan.result)
-    for error in report.errors:
-        _logger.error("%s", error.message)
-    _logger.info("run ended: %s, exit code %d", counts(report), report.exit_code)
 
 
 def print_report(report: RunReport, console: Console | None = None) -> None:
@@ -65,21 +39,6 @@ def print_report(report: RunReport, console: Console | None = None) -> None:
     if report.conf_folder:
         console.print(f"rsnapshot's configurations are kept in {escape(report.conf_folder)}", soft_wrap=True)
     console.print(counts(report), soft_wrap=True)
-
-
-def counts(report: RunReport) -> str:
-    """One line: how many images of each result, the bytes, the orphans, the time."""
-    by_result = Counter(image.result for image in report.images)
-    parts = [f"{number} {result.replace('-', ' ')}" for result, number in sorted(by_result.items())]
-    without = [f"{image.pool}/{image.image}" for image in report.images if image.result == "no-snapshot"]
-    transferred = format_size(sum(image.transferred for image in report.images))
-    seconds = (report.ended - report.started).total_seconds()
-    line = f"{len(report.images)} images: {', '.join(parts) or 'none'}; {transferred} in {seconds:.1f} s"
-    if report.orphans:
-        line += f"; {len(report.orphans)} orphans"
-    if without:
-        line += f"; no snapshot {report.snapshot}: {', '.join(without)}"
-    return line
 
 
 def _table(report: RunReport) -> Table:
@@ -118,34 +77,17 @@ def _orphan_line(orphan: OrphanReport) -> str:
     return f"[{_STYLES.get(orphan.result, 'default')}]{escape(text)}[/]"
 
 
-class _Lines(Observer):
-    """A line when an image ends; for logs and mails."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def run_begins(self, images: int) -> None:
-        self._print(f"{images} images to back up")
-
-    def image_ends(self, report: ImageReport) -> None:
-        amount = f", {format_size(report.transferred)}" if report.transferred else ""
-        self._print(f"{report.pool}/{report.image}@{report.snapshot}: {report.result}{amount}, {report.seconds:.1f} s")
-
-    def _print(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
-
-
 def bytes_progress(console: Console) -> Progress:
     """Bars with amounts and remaining time, which go when they end."""
     columns = (TextColumn("{task.description}"), BarColumn(), _Amount(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True)
 
 
-class _Bars(Observer):
+class Bars(Observer):
     """A bar for the run, and one for the image with bytes, rate and remaining time."""
 
-    def __init__(self, console: Console) -> None:
-        self._progress = bytes_progress(console)
+    def __init__(self, stream: TextIO) -> None:
+        self._progress = bytes_progress(Console(file=stream))
         self._run = self._progress.add_task("connecting", total=None, unit="images")
         self._image = self._progress.add_task("", visible=False, unit="bytes")
         self._name = ""

@@ -6,7 +6,12 @@ import argparse
 import logging
 import os
 import sys
+from typing import TextIO
 
+from ceph_rsnapshot import lines
+from ceph_rsnapshot.api import backup
+from ceph_rsnapshot.observer import Observer
+from ceph_rsnapshot.report import report_of_error
 from ceph_rsnapshot_common import logs
 from ceph_rsnapshot_common.arguments import chosen
 from ceph_rsnapshot_common.config import load
@@ -27,10 +32,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _backup(settings: Settings, given: dict[str, object]) -> int:
-    from ceph_rsnapshot import screen
-    from ceph_rsnapshot.api import backup
-    from ceph_rsnapshot.report import report_of_error
-
     os.umask(0o077)
     file = None if settings.noop else settings.log_base_path / settings.log_filename
     logs.set_up(settings.verbose, settings.sh_logging, file, quiet=True)
@@ -41,7 +42,7 @@ def _backup(settings: Settings, given: dict[str, object]) -> int:
             force=bool(given.get("force")),
             full=bool(given.get("full")),
             rotate_many_orphans=bool(given.get("rotate_many_orphans")),
-            observer=screen.observer(sys.stderr),
+            observer=_observer(sys.stderr),
         )
     except (CephRsnapshotError, KeyboardInterrupt) as error:
         # for the log; the terminal gets it when the command ends
@@ -49,9 +50,20 @@ def _backup(settings: Settings, given: dict[str, object]) -> int:
         if as_json and isinstance(error, CephRsnapshotError):
             print(report_of_error(settings.ceph_host, error).model_dump_json(indent=2))
         raise
-    screen.log_report(report)
+    lines.log_report(report)
     if as_json:
         print(report.model_dump_json(indent=2))
     else:
-        screen.print_report(report)
+        from ceph_rsnapshot.screen import print_report
+
+        print_report(report)
     return report.exit_code
+
+
+def _observer(stream: TextIO) -> Observer:
+    """Progress bars if ``stream`` is a terminal, else a line for each image."""
+    if stream.isatty():
+        from ceph_rsnapshot.screen import Bars  # rich, which nothing else needs before the run has ended
+
+        return Bars(stream)
+    return lines.Lines(stream)
