@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,19 @@ def test_gathernames_json_tells_all_that_is_known(site: Site) -> None:
     snapshot = found["snapshot"]
     assert (snapshot["name"], snapshot["id"], snapshot["size"]) == (DAY, snapshot_id, 5 * MIB)
     assert snapshot["created"].endswith("Z")
+
+
+def test_another_python_comes_first_on_the_path(site: Site) -> None:
+    """pyenv, conda: the Python in nbdkit takes its library from beside the first python3 of PATH."""
+    other = site.folder / "other"
+    for path in (other / "bin" / "python3", other / f"lib/python3.{sys.version_info.minor}" / "os.py"):
+        path.parent.mkdir(parents=True)
+        path.touch(mode=0o755)
+    site.start_agent(env={"PATH": f"{other / 'bin'}:{os.environ['PATH']}"})
+    site.pool.create("a", MIB)
+    site.pool.snap("a", DAY)
+    site.backup("--transfer-mode", "direct")
+    assert site.same(site.root("a") / "daily.0" / "a.qcow2", "a")
 
 
 def test_gathernames_json_tells_the_base_of_the_next_increment(running: Site) -> None:

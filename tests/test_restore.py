@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -377,11 +378,15 @@ def test_a_file_is_private_and_may_have_any_name(backed_up: Site) -> None:
 @pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGKILL])
 def test_a_file_whose_restore_ended_early_leaves_nothing_for_long(big: Site, signum: int) -> None:
     """The terminal that closes; and what a killed one leaves goes with the next."""
-    target = big.folder / "out" / "big.raw"
+    target, tools = big.folder / "out" / "big.raw", big.folder / "tools"
     target.parent.mkdir()
+    tools.mkdir()
+    # a qemu-img that does not come to its end: the real one may be done before the signal is sent
+    (tools / "qemu-img").write_text(f'#!/bin/sh\n{shutil.which("qemu-img")} "$@"\nexec sleep 1000\n')
+    (tools / "qemu-img").chmod(0o755)
     arguments = ["restore", "big", "--to-file", str(target), "--format", "raw"]
-    process = big.start("ceph_rsnapshot", *arguments)
-    wait_until(lambda: any(path.stat().st_size > MIB for path in target.parent.iterdir()), "a partial file")
+    process = big.start("ceph_rsnapshot", *arguments, env={"PATH": f"{tools}:{os.environ['PATH']}"})
+    wait_until(lambda: any(path.stat().st_blocks > 1 for path in target.parent.iterdir()), "a partial file")
     (partial,) = target.parent.iterdir()
     assert partial.stat().st_mode & 0o777 == 0o600
     process.send_signal(signum)

@@ -17,6 +17,8 @@ from ceph_rsnapshot_common.settings import Settings
 FOLDER_PREFIX = "ceph_rsnapshot_nbd_"
 _PLUGINS = Path(__file__).parent / "nbdkit"
 _THREADS = 16
+# the Python in nbdkit takes its library from beside the first python3 of PATH, which may be any (pyenv, conda)
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,6 @@ def _running(
         how = ["--foreground", "--exit-with-parent", f"--threads={_THREADS}", f"--unix={address}", *options]
         given = [*(f"{key}={value}" for key, value in parameters.items() if value), *filter(None, more)]
         argv = [find_tool("nbdkit", "ceph"), *how, "python", str(_PLUGINS / plugin), *given]
-        timeout = settings.rados_timeout + 30.0
-        with servers.running(argv, node="ceph", log=log, ready=lambda: servers.greets(address), timeout=timeout):
+        ready, timeout = (lambda: servers.greets(address)), settings.rados_timeout + 30.0
+        with servers.running(argv, node="ceph", log=log, ready=ready, timeout=timeout, env=_ENVIRONMENT):
             yield Export(address, log)

@@ -8,10 +8,11 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Callable
 from urllib.parse import quote
 
@@ -71,6 +72,7 @@ def started(
     ready: Callable[[], bool],
     timeout: float,
     pass_fds: Sequence[int] = (),
+    env: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Server]:
     """Start ``argv``, and end it when the block ends.
 
@@ -79,6 +81,7 @@ def started(
     Args:
         log, ready, timeout: see `Server`.
         pass_fds: open files that it gets too.
+        env: what is different in its environment.
     """
     begin = time.monotonic()
     with log.open("ab") as output:
@@ -89,7 +92,7 @@ def started(
             stderr=output,
             start_new_session=True,
             pass_fds=pass_fds,
-            env={**os.environ, **_KEEP_BUFFERS},
+            env={**os.environ, **_KEEP_BUFFERS, **env},
         )
     try:
         yield Server(process, Path(argv[0]).name, log, ready, timeout)
@@ -107,13 +110,14 @@ def running(
     ready: Callable[[], bool],
     timeout: float,
     pass_fds: Sequence[int] = (),
+    env: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[None]:
     """As `started`, and wait until it can be used.
 
     Raises:
         CommandFailed: it ended or was not ready in time; has the end of its output.
     """
-    with started(argv, node=node, log=log, ready=ready, timeout=timeout, pass_fds=pass_fds) as server:
+    with started(argv, node=node, log=log, ready=ready, timeout=timeout, pass_fds=pass_fds, env=env) as server:
         server.wait()
         yield
 
