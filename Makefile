@@ -32,6 +32,7 @@ bench: install
 	$(PYTHON) -m benchmarks.transfer
 	$(PYTHON) -m benchmarks.huge
 	$(PYTHON) -m benchmarks.restore
+	$(PYTHON) -m benchmarks.listing
 
 lint: install
 	$(PYTHON) -m ruff check .

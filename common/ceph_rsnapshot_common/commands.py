@@ -13,11 +13,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Callable
 
+from ceph_rsnapshot_common import interrupts
 from ceph_rsnapshot_common.errors import Cancelled, CommandFailed, ToolMissing, one_line
 
 PACKAGES = {
@@ -100,7 +101,7 @@ def run(
         CommandFailed: it could not be started, took too long, or exited with a code that is not accepted.
         Cancelled: it was stopped because ``cancelled`` was set.
     """
-    with _ended(argv, _start(argv, env, pass_fds), accepted, finish, on_stdout) as command:
+    with _ended(argv, env, pass_fds, accepted, finish, on_stdout) as command:
         command.outcome = _wait(command.process, timeout, cancelled, waiting)
     return command.result
 
@@ -114,7 +115,7 @@ def beside(argv: Sequence[str], *, accepted: Sequence[int] = (0,), pass_fds: Seq
     Raises:
         CommandFailed: as `run`.
     """
-    with _ended(argv, _start(argv, None, pass_fds), accepted) as command:
+    with _ended(argv, None, pass_fds, accepted) as command:
         yield command
         command.process.wait()
 
@@ -122,29 +123,39 @@ def beside(argv: Sequence[str], *, accepted: Sequence[int] = (0,), pass_fds: Seq
 @contextmanager
 def _ended(
     argv: Sequence[str],
-    process: subprocess.Popen[bytes],
+    env: Mapping[str, str] | None,
+    pass_fds: Sequence[int],
     accepted: Sequence[int],
     finish: bool = False,
     on_stdout: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Command]:
     """Whatever becomes of the block, the process has ended after it; the result is judged if the block did not fail."""
-    command, started = Command(process), time.monotonic()
-    drains = [_Drain(process.stdout, on_stdout), _Drain(process.stderr)]
-    try:
-        yield command
-    except BaseException:
-        if finish:
-            process.wait()
-        raise
-    finally:
-        stop(process)
-        stdout, stderr = (drain.text() for drain in drains)
-        log_end(argv, process.returncode, time.monotonic() - started, stdout + stderr)
+    started = time.monotonic()
+    with ExitStack() as stack:
+        with interrupts.deferred():
+            process = _start(argv, env, pass_fds)
+            drains = [_Drain(process.stdout, on_stdout), _Drain(process.stderr)]
+            stack.callback(_stop_and_log, argv, process, drains, started)
+        command = Command(process)
+        try:
+            yield command
+        except BaseException:
+            if finish:
+                process.wait()
+            raise
+    stdout, stderr = (drain.text() for drain in drains)
     if command.outcome == "cancelled":
         raise Cancelled(what=argv[0])
     if command.outcome or process.returncode not in accepted:
         raise _failure(argv, command.outcome or _describe(process.returncode), stderr.strip() or stdout)
     command.result = Result(process.returncode, stdout, stderr)
+
+
+def _stop_and_log(
+    argv: Sequence[str], process: subprocess.Popen[bytes], drains: Sequence[_Drain], started: float
+) -> None:
+    stop(process)
+    log_end(argv, process.returncode, time.monotonic() - started, "".join(drain.text() for drain in drains))
 
 
 def log_end(argv: Sequence[str], code: int, seconds: float, output: str) -> None:

@@ -8,8 +8,7 @@ import sys
 from typing import Callable, NoReturn
 
 from ceph_rsnapshot_common.errors import CephRsnapshotError
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from ceph_rsnapshot_common.interrupts import SIGNALS
 
 
 class Interrupted(KeyboardInterrupt):
@@ -25,7 +24,7 @@ def exit_with(main: Callable[[], int], prog: str) -> NoReturn:
 
     The first SIGINT, SIGTERM or SIGHUP raises `Interrupted`; while the clean-up runs, later ones are ignored.
     """
-    for signum in _SIGNALS:
+    for signum in SIGNALS:
         if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:  # nohup(1)
             signal.signal(signum, _interrupt)
     sys.exit(_exit_code(main, prog))
@@ -52,6 +51,6 @@ def _exit_code(main: Callable[[], int], prog: str) -> int:
 
 
 def _interrupt(signum: int, _frame: object) -> None:
-    for each in _SIGNALS:
+    for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     raise Interrupted(signum)

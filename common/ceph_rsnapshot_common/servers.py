@@ -9,13 +9,14 @@ import struct
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Callable
 from urllib.parse import quote
 
+from ceph_rsnapshot_common import interrupts
 from ceph_rsnapshot_common.commands import dying_with_parent, log_end, stop
 from ceph_rsnapshot_common.errors import CommandFailed, one_line
 
@@ -84,21 +85,20 @@ def started(
         env: what is different in its environment.
     """
     begin = time.monotonic()
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            dying_with_parent(argv, node),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            pass_fds=pass_fds,
-            env={**os.environ, **_KEEP_BUFFERS, **env},
-        )
-    try:
+    with ExitStack() as stack:
+        with interrupts.deferred(), log.open("ab") as output:
+            process = subprocess.Popen(
+                dying_with_parent(argv, node),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                pass_fds=pass_fds,
+                env={**os.environ, **_KEEP_BUFFERS, **env},
+            )
+            stack.callback(lambda: log_end(argv, process.returncode, time.monotonic() - begin, tail(log)))
+            stack.callback(stop, process)
         yield Server(process, Path(argv[0]).name, log, ready, timeout)
-    finally:
-        stop(process)
-        log_end(argv, process.returncode, time.monotonic() - begin, tail(log))
 
 
 @contextmanager

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any, Callable
 
 import pytest
 
@@ -131,3 +134,32 @@ def test_a_socket_listens_only_when_it_does(tmp_path: Path) -> None:
         here.listen()
         assert servers.listens(address)
     assert not servers.listens(address)
+
+
+def _run(argv: list[str], _folder: Path) -> None:
+    commands.run(argv)
+
+
+def _serve(argv: list[str], folder: Path) -> None:
+    with servers.running(argv, node="ceph", log=folder / "log", ready=lambda: False, timeout=60):
+        pass
+
+
+@pytest.mark.parametrize("start", [_run, _serve])
+def test_who_is_interrupted_while_a_process_starts_ends_it(
+    start: Callable[[list[str], Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen: a SIGHUP in that moment left a qemu-img that made its file again after it had been removed."""
+    begun: list[subprocess.Popen[bytes]] = []
+
+    class Interrupted(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            begun.append(self)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start(_python("import time; time.sleep(60)"), tmp_path)
+    assert begun[0].poll() is not None
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
