@@ -23,9 +23,9 @@ install:
 demo: install
 	$(PYTHON) -m demo
 
-# what docs/restore.md uses, whose commands are run
+# the last are what docs/restore.md uses, whose commands are run
 test: install
-	demo/install-packages libnbd-bin fuse3 qemu-system-x86
+	demo/install-packages groff-base libnbd-bin fuse3 qemu-system-x86
 	$(PYTHON) -m pytest -q -n 2 --dist worksteal
 
 bench: install

@@ -193,6 +193,9 @@ def test_extents_by_object_map(direct: Site, fast: bool) -> None:
 def test_bandwidth_limit(direct: Site, ssh_server: SshServer) -> None:
     """Both modes take at least as long as the limit says."""
     direct.over_ssh(ssh_server)
+    direct.configure(SH_LOGGING=True)
+    direct.stop_agent()
+    direct.start_agent()
     with direct.pool.ioctx() as ioctx:
         rbd.RBD().create(ioctx, "a", 16 * MIB, old_format=False)
     for name, mode in ((DAY, "direct"), ("2026-01-02", "staged")):
@@ -201,3 +204,5 @@ def test_bandwidth_limit(direct: Site, ssh_server: SshServer) -> None:
         direct.pool.snap("a", name)
         limited = day(direct, name, "--transfer-mode", mode, "--bandwidth-limit", "2M", "--full")
         assert limited["seconds"] > 1.9  # nbdkit lets two seconds pass at once
+    # what crosses the network is limited once: in staged mode that is rsync's part
+    assert direct.agent_log.read_text().count("--filter=rate") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -184,6 +185,22 @@ def test_base_deleted_while_its_changes_are_copied(based: Site) -> None:
     assert based.same(based.root("a") / "daily.0" / "a.qcow2", "a", NEXT)
 
 
+def test_base_deleted_before_its_changes_are_served(based: Site) -> None:
+    """After the agent has found the first change, and before nbdkit looks for the base."""
+    tools = based.folder / "tools"
+    tools.mkdir()
+    remove = f"rbd -c {based.pool.cluster.conf} snap rm --no-progress {based.pool}/a@{DAY}"
+    (tools / "nbdkit").write_text(f'#!/bin/sh\n{remove} 2>/dev/null\nexec {shutil.which("nbdkit")} "$@"\n')
+    (tools / "nbdkit").chmod(0o755)
+    based.stop_agent()
+    based.start_agent(env={"PATH": f"{tools}:{os.environ['PATH']}"})
+    based.pool.write("a", seed=2)
+    based.pool.snap("a", NEXT)
+    report = _back_up(based, NEXT)
+    assert report["kind"] == "full"
+    assert "no longer exists" in report["full_because"]
+
+
 @pytest.fixture(params=["xfs", "ext4"])
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     with mounted(tmp_path, request.param, 400 * MIB) as at:
@@ -234,3 +251,18 @@ def test_pool_on_another_file_system_than_the_base(based: Site, tmp_path: Path) 
             assert (root / "daily.0" / "a.qcow2").samefile(root / "daily.1" / "a.qcow2")
         finally:
             subprocess.run(["umount", str(old)], check=True)
+
+
+def test_incoming_on_another_disk(based: Site, tmp_path: Path) -> None:
+    """A link in its place: what is ready there is copied, and the link stays."""
+    incoming = based.base / ".incoming"
+    with mounted(tmp_path, "ext4", 200 * MIB) as disk:
+        incoming.symlink_to(disk / "incoming")
+        (disk / "incoming").mkdir()
+        based.pool.write("a", seed=2)
+        for name in (NEXT, "2026-01-04"):
+            based.pool.snap("a", name)
+        assert _back_up(based, NEXT)["kind"] == "increment"
+        assert _back_up(based, "2026-01-04")["kind"] == "unchanged"
+        assert list((disk / "incoming").iterdir()) == []
+        incoming.unlink()

@@ -375,6 +375,20 @@ def test_a_file_is_private_and_may_have_any_name(backed_up: Site) -> None:
     assert target.read_bytes() == backed_up.pool.export("a", DAY, backed_up.folder / "a.raw").read_bytes()
 
 
+def test_to_a_file_system_without_hard_links(backed_up: Site, tmp_path: Path) -> None:
+    """FAT, say; and a file that is there already is not overwritten there either."""
+    refuse = "def link(*_names, **_how):\n    raise PermissionError(1, 'Operation not permitted')\n"
+    (tmp_path / "sitecustomize.py").write_text(f"import os\n{refuse}os.link = link\n")
+    target, env = backed_up.folder / "a.raw", {"PYTHONPATH": str(tmp_path)}
+    arguments = ["restore", "a", "--to-file", str(target), "--format", "raw"]
+    backed_up.run("ceph_rsnapshot", *arguments, env=env)
+    assert target.read_bytes() == backed_up.pool.export("a", DAY, backed_up.folder / "export.raw").read_bytes()
+    target.write_bytes(b"precious")
+    backed_up.run("ceph_rsnapshot", *arguments, env=env, code=1)
+    assert target.read_bytes() == b"precious"
+    assert not list(backed_up.folder.glob("*.partial"))
+
+
 @pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGKILL])
 def test_a_file_whose_restore_ended_early_leaves_nothing_for_long(big: Site, signum: int) -> None:
     """The terminal that closes; and what a killed one leaves goes with the next."""

@@ -15,6 +15,7 @@ import pytest
 import ceph_rsnapshot
 from ceph_rsnapshot.verifying import Verified
 from ceph_rsnapshot_common.manifest import sealed
+from demo.ceph_cluster import CephCluster
 from tests.ceph import MIB
 from tests.damage import data_cluster, flip, l2_table
 from tests.site import DAY, Site, contents
@@ -202,6 +203,20 @@ def test_an_agent_that_is_away_is_no_verdict(backed_up: Site) -> None:
     assert "can't be reached" in done.stderr
     assert not (backed_up.root("a") / ".verified.json").exists()
     assert len(_verify(backed_up, "a")) == 1
+
+
+def test_a_source_that_can_not_be_read_is_no_verdict(backed_up: Site, cluster: CephCluster) -> None:
+    caps = ["mon", "profile rbd", "osd", "profile rbd pool=another"]
+    keyring = cluster.folder / "client.blind.keyring"
+    keyring.write_text(cluster.ceph("auth", "get-or-create", "client.blind", *caps))
+    backed_up.stop_agent()
+    backed_up.configure(CEPH_USER="blind")
+    backed_up.start_agent()
+    (result,) = _verify(backed_up, "a", "--source", code=1)
+    assert (result["problems"], result["undecided"], result["against_source"]) == ([], True, False)
+    assert "could not be compared with Ceph" in result["notes"][0]
+    (result,) = _verify(backed_up, "a")
+    assert not result["undecided"]
 
 
 def test_a_deleted_image_leaves_no_folder_behind_because_of_verdicts(backed_up: Site) -> None:
