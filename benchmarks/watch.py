@@ -72,6 +72,7 @@ def peak_memory(roots: list[int]) -> Iterator[Peak]:
             for pid in _trees(roots):
                 name, mib = _memory(pid)
                 parts[name] = round(parts.get(name, 0) + mib, 1)
+            parts.pop("", None)  # one that had just ended
             if sum(parts.values()) > peak.mib:
                 peak.mib, peak.parts = sum(parts.values()), parts
 
