@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -15,6 +16,8 @@ from tests.ceph import TestPool
 from tests.site import Site
 
 _numbers = itertools.count(1)
+# under nohup(1) it is ignored, here and in all children; a test closes a terminal
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

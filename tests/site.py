@@ -131,7 +131,10 @@ class Site:
         """Temporary files that should not be there when nothing runs."""
         temporary = [path for path in self.temp.rglob("*") if path.name != ".claims"] if self.temp.exists() else []
         confs = list(self.folder.glob("conf_*"))
-        syncs = [path for name in (".rotating", ".rsnapshot.pid", ".incoming") for path in self.base.rglob(name)]
+        # what a failed night left in .sync saves rsync work in staged mode; in direct mode it would only take room
+        sync = [".sync"] if self.options.get("TRANSFER_MODE") == "direct" else []
+        names = [".rotating", ".rsnapshot.pid", ".incoming", *sync]
+        syncs = [path for name in names for path in self.base.rglob(name)]
         return sorted(str(path) for path in [*temporary, *confs, *syncs])
 
     def _env(self, more: Optional[dict[str, str]]) -> dict[str, str]:

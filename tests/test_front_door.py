@@ -206,3 +206,11 @@ def test_controller_never_imports_agent_code() -> None:
         assert "ceph_rsnapshot_agent" not in re.sub(r'".*?"', "", path.read_text()), path
     for path in (ROOT / "agent").rglob("*.py"):
         assert not re.search(r"^\s*(import|from) ceph_rsnapshot[. ]", path.read_text(), re.MULTILINE), path
+
+
+def test_standard_error_that_is_closed(running: Site) -> None:
+    running.pool.create("a", MIB)
+    running.pool.snap("a", DAY)
+    argv = [str(SCRIPTS / "ceph_rsnapshot"), "-c", str(running.config_path)]
+    subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *argv], check=True, stdout=subprocess.DEVNULL)
+    assert running.days("a") == ["daily.0"]

@@ -93,6 +93,9 @@ def test_the_calendar_shows_a_gap(running: Site) -> None:
     (marks,) = (line.split()[1:] for line in lines.splitlines() if line.startswith("rbd/vm"))
     assert marks[:4] == ["●", "□", "●", "●"]
     assert marks[4:] == ["□", "□"], "the days since then, but for today, are missing"
+    both = running.run("ceph_rsnapshot", "list", "--calendar", env={"PYTHONIOENCODING": "utf-8"}).stdout
+    (younger,) = (line.split()[1:] for line in both.splitlines() if line.startswith(f"{running.pool}/a"))
+    assert younger == ["●"], "of the days before its first backup none is missing"
     ascii_only = running.run("ceph_rsnapshot", "list", "--calendar", "rbd/vm", env={"PYTHONIOENCODING": "ascii"})
     assert "rbd/vm" in ascii_only.stdout and "●" not in ascii_only.stdout
 

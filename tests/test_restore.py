@@ -396,11 +396,12 @@ def test_a_file_whose_restore_ended_early_leaves_nothing_for_long(big: Site, sig
     target.parent.mkdir()
     tools.mkdir()
     # a qemu-img that does not come to its end: the real one may be done before the signal is sent
-    (tools / "qemu-img").write_text(f'#!/bin/sh\n{shutil.which("qemu-img")} "$@"\nexec sleep 1000\n')
+    real, done = shutil.which("qemu-img"), tools / "done"
+    (tools / "qemu-img").write_text(f'#!/bin/sh\n{real} "$@"\ntouch {done}\nexec sleep 1000\n')
     (tools / "qemu-img").chmod(0o755)
     arguments = ["restore", "big", "--to-file", str(target), "--format", "raw"]
     process = big.start("ceph_rsnapshot", *arguments, env={"PATH": f"{tools}:{os.environ['PATH']}"})
-    wait_until(lambda: any(path.stat().st_blocks > 1 for path in target.parent.iterdir()), "a partial file")
+    wait_until(done.exists, "a partial file")
     (partial,) = target.parent.iterdir()
     assert partial.stat().st_mode & 0o777 == 0o600
     process.send_signal(signum)

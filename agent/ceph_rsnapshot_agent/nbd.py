@@ -67,9 +67,7 @@ def serve(
 @contextmanager
 def serve_new(settings: Settings, pool: Pool, image_id: str, prefix: str) -> Iterator[Export]:
     """Serve a new image to be written; otherwise as `serve`."""
-    # librbd puts neighbouring writes together; what fails is told at the flush, with which qemu-img ends
-    parameters = {**_place(settings, pool), "image_id": image_id, "ceph.rbd_cache": "true"}
-    with _running(settings, prefix, [], "writer.py", parameters) as export:
+    with _running(settings, prefix, [], "writer.py", {**_place(settings, pool), "image_id": image_id}) as export:
         yield export
 
 

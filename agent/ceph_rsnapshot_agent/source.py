@@ -167,8 +167,9 @@ def _flags(image: Any, snapshot_id: int) -> int:
 def _windows(image: Any) -> Iterator[tuple[int, int]]:
     """Offsets and lengths; the first ones are small, so that a change near the beginning is soon found."""
     size, start, wanted = image.size(), 0, _FIRST_WINDOW
+    layout = image.stat()["obj_size"], image.stripe_count()
     while start < size:
-        length = min(window_size(image.stat()["obj_size"], image.stripe_count(), wanted), size - start)
+        length = min(window_size(*layout, wanted), size - start)
         yield start, length
         start, wanted = start + length, min(2 * wanted, WINDOW)
 

@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Callable
@@ -55,6 +55,15 @@ class Command:
     process: subprocess.Popen[bytes]
     outcome: str = ""
     result: Result = field(init=False)
+
+    def judge(self, argv: Sequence[str], accepted: Sequence[int], stdout: str, stderr: str) -> None:
+        """After its end. Raises: Cancelled, CommandFailed."""
+        code = self.process.returncode
+        if self.outcome == "cancelled":
+            raise Cancelled(what=argv[0])
+        if self.outcome or code not in accepted:
+            raise _failure(argv, self.outcome or _describe(code), stderr.strip() or stdout)
+        self.result = Result(code, stdout, stderr)
 
 
 def find_tool(tool: str, node: str) -> str:
@@ -130,32 +139,24 @@ def _ended(
     on_stdout: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Command]:
     """Whatever becomes of the block, the process has ended after it; the result is judged if the block did not fail."""
-    started = time.monotonic()
-    with ExitStack() as stack:
-        with interrupts.deferred():
+    process: subprocess.Popen[bytes] | None = None
+    started, drains, texts = time.monotonic(), [], [""]
+    try:
+        with interrupts.deferred():  # from here on this knows of the process
             process = _start(argv, env, pass_fds)
-            drains = [_Drain(process.stdout, on_stdout), _Drain(process.stderr)]
-            stack.callback(_stop_and_log, argv, process, drains, started)
+            drains += [_Drain(process.stdout, on_stdout), _Drain(process.stderr)]
         command = Command(process)
-        try:
-            yield command
-        except BaseException:
-            if finish:
-                process.wait()
-            raise
-    stdout, stderr = (drain.text() for drain in drains)
-    if command.outcome == "cancelled":
-        raise Cancelled(what=argv[0])
-    if command.outcome or process.returncode not in accepted:
-        raise _failure(argv, command.outcome or _describe(process.returncode), stderr.strip() or stdout)
-    command.result = Result(process.returncode, stdout, stderr)
-
-
-def _stop_and_log(
-    argv: Sequence[str], process: subprocess.Popen[bytes], drains: Sequence[_Drain], started: float
-) -> None:
-    stop(process)
-    log_end(argv, process.returncode, time.monotonic() - started, "".join(drain.text() for drain in drains))
+        yield command
+    except BaseException:
+        if finish and process:
+            process.wait()
+        raise
+    finally:
+        if process:
+            stop(process)
+            texts = [drain.text() for drain in drains]
+            log_end(argv, process.returncode, time.monotonic() - started, "".join(texts))
+    command.judge(argv, accepted, *texts)
 
 
 def log_end(argv: Sequence[str], code: int, seconds: float, output: str) -> None:

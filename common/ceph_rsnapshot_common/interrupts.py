@@ -15,18 +15,41 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def deferred() -> Iterator[None]:
     """Signals that come while the block runs (a short one) are raised when it has ended, whichever way.
 
-    They are not blocked, because a child would inherit that. Only the main thread is ever interrupted (signal(7) in
-    Python's words), and only by handlers that are functions.
+    They are not blocked for that, because a child would inherit it. Only the main thread is interrupted (signal(7) and
+    the documentation of Python's module), and only by handlers that are functions.
     """
-    before, caught = {}, []
-    if threading.current_thread() is threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    with _blocked():
         before = {each: handler for each in SIGNALS if callable(handler := signal.getsignal(each))}
-    try:
         for each in before:
             signal.signal(each, lambda signum, _frame: caught.append(signum))
+    try:
         yield
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-        for signum in caught:
-            signal.raise_signal(signum)
+        with _blocked():
+            for each, handler in before.items():
+                signal.signal(each, handler)
+        _raise_all(caught)
+
+
+@contextmanager
+def _blocked() -> Iterator[None]:
+    """No handler is called in the block, so that all are set, or none."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _raise_all(signums: list[int]) -> None:
+    """Also if the handler of one raises."""
+    if signums:
+        try:
+            signal.raise_signal(signums[0])
+        finally:
+            _raise_all(signums[1:])

@@ -81,7 +81,7 @@ class Manifest(Record):
         transferred_bytes: bytes of content that crossed between the nodes.
         verified: what was compared with the snapshot: ``changed`` ranges and a sample, all of it, or nothing.
         backups_since_full_check: counts up to VERIFY_FULL_EVERY.
-        digests: of the content; None in version 1, and while a staged backup is on its way.
+        digests: of the content; None in version 1, and until the content has been examined (in ``.sync``).
     """
 
     manifest_version: Literal[1, 2] = 2

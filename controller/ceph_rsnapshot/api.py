@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Literal
 
@@ -81,17 +81,18 @@ def backup(
     from ceph_rsnapshot.context import opened
     from ceph_rsnapshot_common.snapshot_name import snapshot_name
 
+    started = datetime.now(timezone.utc)
     settings, observer = settings or load_settings(), observer or Observer()
     snapshot = snapshot_name(settings)
     try:
         if settings.noop:
             from ceph_rsnapshot.run import look_only
 
-            return look_only(settings, snapshot, force, rotate_many_orphans, observer)
+            return look_only(settings, snapshot, started, force, rotate_many_orphans, observer)
         with opened(settings, snapshot) as context:
             from ceph_rsnapshot.run import run  # while ssh connects
 
-            return run(context, force, full, rotate_many_orphans, observer)
+            return run(context, started, force, full, rotate_many_orphans, observer)
     finally:
         observer.run_ends()
 

@@ -19,6 +19,7 @@ from ceph_rsnapshot.copying import Copied, copy
 from ceph_rsnapshot.examine import examine_increment, examine_whole, sampling
 from ceph_rsnapshot.incoming import Incoming, clone, incoming
 from ceph_rsnapshot.landing import describe, land, land_unchanged
+from ceph_rsnapshot.source_check import SourceCheck
 from ceph_rsnapshot.work import Work
 from ceph_rsnapshot_common import commands, folders, qcow, servers, space
 from ceph_rsnapshot_common.errors import BaseUnusable, Cancelled, CephRsnapshotError, NbdFailed
@@ -56,17 +57,22 @@ def back_up(work: Work, plan: Plan) -> Manifest:
             }
         )
 
-        def examine() -> dict[str, object]:
-            try:
-                with folders.syncing([files.qcow]):  # the disk writes while the contents are verified
-                    if plan.base:
-                        return examine_increment(work, plan, files.qcow, files.digests, copied.ranges, sampled)
-                    return examine_whole(work, plan, files.qcow, files.digests, copied.ranges)
-            finally:
-                # what was copied counts only if its snapshots were there to the end; if not, that explains a difference
-                closing.result()
+        examine = partial(_examined, work, plan, files, copied, sampled, closing)
+        return land(work, plan, files, files.digests, manifest, examine)
 
-        return land(work, files, manifest, examine)
+
+def _examined(
+    work: Work, plan: Plan, files: Incoming, copied: Copied, sampled: SourceCheck | None, closing: Pending[Closed]
+) -> dict[str, object]:
+    """The manifest's fields about the content; the file is on the disk when this returns."""
+    try:
+        with folders.syncing([files.qcow]):  # the disk writes while the contents are verified
+            if plan.base:
+                return examine_increment(work, plan, files.qcow, files.digests, copied.ranges, sampled)
+            return examine_whole(work, plan, files.qcow, files.digests, copied.ranges)
+    finally:
+        # what was copied counts only if its snapshots were there to the end; if not, that explains any difference
+        closing.result()
 
 
 def _copied(

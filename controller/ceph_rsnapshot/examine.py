@@ -144,6 +144,11 @@ def sample(size: int, amount: int) -> Iterator[Range]:
         yield offset // PIECE * PIECE, PIECE
 
 
+def is_brief(work: Work, plan: Plan) -> bool:
+    """Whether only what changed and a sample are examined, and not all of the file."""
+    return plan.base is not None and _how(work, plan) != "full"
+
+
 def _how(work: Work, plan: Plan) -> str:
     wanted = work.settings.verify
     return "full" if wanted == "changed" and plan.full_check_in == 0 else wanted

@@ -101,11 +101,12 @@ def clone(source: Path, target: Path, minimum: int, progress: Callable[[int, int
     done = commands.run([cp, "--reflink=always", "--", str(source), str(target)], accepted=(0, 1))
     _unshare_little(target)
     if done.code:
-        total = _disk_bytes(source)
+        total = disk_bytes(source)
         space.check(target.parent, total, minimum)
         argv = commands.dying_with_parent([cp, "--sparse=auto", "--", str(source), str(target)], "backup")
-        commands.run(argv, waiting=lambda: progress(_disk_bytes(target), total))
+        commands.run(argv, waiting=lambda: progress(disk_bytes(target), total))
 
 
-def _disk_bytes(path: Path) -> int:
+def disk_bytes(path: Path) -> int:
+    """What a file takes of the disk; 0 if it is not there (yet)."""
     return path.stat().st_blocks * 512 if path.exists() else 0

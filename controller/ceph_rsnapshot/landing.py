@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Callable
 
 from ceph_rsnapshot import rotation
 from ceph_rsnapshot.base import Plan
-from ceph_rsnapshot.examine import examine_unchanged
-from ceph_rsnapshot.incoming import Incoming, clone, incoming
+from ceph_rsnapshot.examine import examine_unchanged, is_brief
+from ceph_rsnapshot.incoming import Incoming, clone, disk_bytes, incoming
+from ceph_rsnapshot.layout import Place
 from ceph_rsnapshot.rsnapshot import Source, configured
 from ceph_rsnapshot.work import Work
 from ceph_rsnapshot_common import __version__, folders, qcow
@@ -22,33 +26,58 @@ Examine = Callable[[], dict[str, object]]
 """Compares the file with its snapshot, and returns what the manifest says of that."""
 
 
-def land(work: Work, files: Incoming, manifest: Manifest, examine: Examine) -> Manifest:
+def land(work: Work, plan: Plan, files: Incoming, digests: Path, manifest: Manifest, examine: Examine) -> Manifest:
     """Let rsnapshot hard-link the file into a new day 0, which only a file becomes that ``examine`` has found good.
+
+    Args:
+        digests: the file of digests as it is after ``examine``.
 
     Raises:
         RsnapshotFailed, TransferFailed: nothing was rotated.
         BaseUnusable, ContentDiffers: of ``examine``; nothing was rotated.
     """
     place, context, final = work.place, work.context, manifest
-    folders.write_durably(files.manifest, render(manifest))
-    place.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # rsync links only where there is nothing yet; a failed night may have left something
-    shutil.rmtree(place.sync, ignore_errors=True)
+    # what takes hours need not be begun before it is known that rsnapshot works
+    brief = is_brief(work, plan)
 
-    def meanwhile() -> None:
+    def judge() -> None:
         nonlocal final
-        final = manifest.model_copy(update={**examine(), "ended": datetime.now(timezone.utc)})
+        examined = examine()  # first: what a file takes of the disk settles when it is written back
+        final = manifest.model_copy(
+            update={**examined, "ended": datetime.now(timezone.utc), "qcow2_bytes": disk_bytes(files.qcow)}
+        )
         work.show("rsnapshot")
 
     def complete() -> None:
-        _link(files.digests, place.digests(place.sync), work.settings.min_freespace)
+        if not brief:
+            judge()
+        _link(digests, place.digests(place.sync), work.settings.min_freespace)
+        folders.sync_file(place.digests(place.sync))
         folders.write_durably(place.manifest(place.sync), render(final))
 
+    folders.write_durably(files.manifest, render(manifest))
     # an unchanged file is linked to day 0 by rsnapshot's own --link-dest
     source = Source(str(files.ready), linked_into=None if manifest.kind == "unchanged" else place.sync)
-    with configured(work.settings, place, source, context.conf_folder, context.lock) as rsnapshot:
-        rotation.land(rsnapshot, manifest, complete, meanwhile)
+    with (
+        _synced_into(place, work),
+        configured(work.settings, place, source, context.conf_folder, context.lock) as rsnapshot,
+    ):
+        rotation.land(rsnapshot, manifest, complete, judge if brief else lambda: None)
     return final
+
+
+@contextmanager
+def _synced_into(place: Place, work: Work) -> Iterator[None]:
+    """An empty ``.sync``, because rsync links only where there is nothing yet; if the block fails, it goes."""
+    place.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    shutil.rmtree(place.sync, ignore_errors=True)
+    try:
+        yield
+    except BaseException:
+        if not rotation.has_begun(place):
+            shutil.rmtree(place.sync, ignore_errors=True)
+            folders.remove_empty(place.root, work.settings.backup_base_path)
+        raise
 
 
 def land_unchanged(work: Work, plan: Plan, facts: Facts) -> Manifest:
@@ -61,9 +90,8 @@ def land_unchanged(work: Work, plan: Plan, facts: Facts) -> Manifest:
     assert plan.base
     started = datetime.now(timezone.utc)
     with incoming(work.settings.backup_base_path, work.listing.pool, work.image.name) as files:
-        base, minimum = work.place.day(0), work.settings.min_freespace
-        _link(work.place.qcow(base), files.qcow, minimum)
-        _link(work.place.digests(base), files.digests, minimum)
+        base = work.place.day(0)
+        _link(work.place.qcow(base), files.qcow, work.settings.min_freespace)
         manifest = describe(work, plan, facts, files.qcow, started).model_copy(
             update={
                 "kind": "unchanged",
@@ -72,7 +100,8 @@ def land_unchanged(work: Work, plan: Plan, facts: Facts) -> Manifest:
                 "transferred_bytes": 0,
             }
         )
-        return land(work, files, manifest, lambda: examine_unchanged(work, plan, files.qcow))
+        examine = partial(examine_unchanged, work, plan, files.qcow)
+        return land(work, plan, files, work.place.digests(base), manifest, examine)
 
 
 def describe(work: Work, plan: Plan, facts: Facts, path: Path, started: datetime) -> Manifest:
@@ -88,7 +117,7 @@ def describe(work: Work, plan: Plan, facts: Facts, path: Path, started: datetime
         snapshot_id=work.snapshot.id,
         snapshot_created=facts.created,
         size=facts.size,
-        qcow2_bytes=status.st_blocks * 512,
+        qcow2_bytes=disk_bytes(path),
         qcow2_file_size=status.st_size,
         qcow2_mtime_ns=status.st_mtime_ns,
         transfer_mode=work.settings.transfer_mode,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 from typing import Callable
 
 from ceph_rsnapshot.layout import Place
 from ceph_rsnapshot.rsnapshot import Rsnapshot
 from ceph_rsnapshot_common import folders
-from ceph_rsnapshot_common.errors import ContentDiffers, TransferFailed
+from ceph_rsnapshot_common.errors import TransferFailed
 from ceph_rsnapshot_common.manifest import Manifest
 
+_MARK = ".rotating"
 _logger = logging.getLogger(__name__)
 
 
@@ -31,25 +31,25 @@ def land(
     Raises:
         RsnapshotFailed: rsnapshot failed.
         TransferFailed: it said that all is well, but what arrived is not what was sent.
-        ContentDiffers: from one of the two; what arrived is thrown away.
     """
     place = rsnapshot.place
-    try:
-        with folders.written_back(place.sync), rsnapshot.syncing():
-            meanwhile()
-        files = _arrived(place, expected)
-        with folders.syncing(files):  # the disk writes while the contents are verified
-            before_rotation()
-    except ContentDiffers:
-        shutil.rmtree(place.sync, ignore_errors=True)
-        raise
+    with folders.written_back(place.sync), rsnapshot.syncing():
+        meanwhile()
+    files = _arrived(place, expected)
+    with folders.syncing(files):  # the disk writes while a staged backup is verified
+        before_rotation()
     folders.sync_folder(place.sync)
     _rotate(rsnapshot)
 
 
+def has_begun(place: Place) -> bool:
+    """Whether a rotation has begun and not ended: what is in ``.sync`` then belongs to it."""
+    return (place.root / _MARK).exists()
+
+
 def _rotate(rsnapshot: Rsnapshot) -> None:
     """Rotate; a mark says that a rotation is under way, for `finish_rotation`."""
-    mark = rsnapshot.place.root / ".rotating"
+    mark = rsnapshot.place.root / _MARK
     folders.write_durably(mark, "rsnapshot rotates here; if it was killed, the next run finishes the rotation\n")
     rsnapshot.rotate()
     folders.sync_folder(rsnapshot.place.root)
@@ -62,7 +62,7 @@ def finish_rotation(place: Place, retain: int) -> None:
     rsnapshot moves days up from the oldest and ``.sync`` last, so that the first missing number tells how far it got.
     Days from number ``retain`` on are of an earlier, larger RETAIN_NUMBER: rsnapshot leaves them alone, and so do we.
     """
-    mark = place.root / ".rotating"
+    mark = place.root / _MARK
     if not mark.exists():
         return
     days = [number for number in place.days() if number < retain]

@@ -34,7 +34,7 @@ from ceph_rsnapshot_common.settings import Settings
 class _Findings:
     """What a run has found out so far."""
 
-    started: datetime = field(default_factory=partial(datetime.now, timezone.utc))
+    started: datetime
     listings: list[Listing] = field(default_factory=list)
     images: list[ImageReport] = field(default_factory=list)
     orphans: list[OrphanReport] = field(default_factory=list)
@@ -55,9 +55,11 @@ class _Findings:
         )
 
 
-def run(context: Context, force: bool, full: bool, rotate_many_orphans: bool, observer: Observer) -> RunReport:
+def run(
+    context: Context, started: datetime, force: bool, full: bool, rotate_many_orphans: bool, observer: Observer
+) -> RunReport:
     """Back up all that the settings of ``context`` name; see `ceph_rsnapshot.backup`."""
-    settings, snapshot, findings = context.settings, context.snapshot, _Findings()
+    settings, snapshot, findings = context.settings, context.snapshot, _Findings(started)
     _list_pools(settings, snapshot, context.agent.client(), findings, observer)
     _back_up_images(context, findings, force, full, observer)
     found_something = _expect_something(settings, snapshot, findings)
@@ -70,10 +72,10 @@ def run(context: Context, force: bool, full: bool, rotate_many_orphans: bool, ob
 
 
 def look_only(
-    settings: Settings, snapshot: str, force: bool, rotate_many_orphans: bool, observer: Observer
+    settings: Settings, snapshot: str, started: datetime, force: bool, rotate_many_orphans: bool, observer: Observer
 ) -> RunReport:
     """NOOP: list, and say what would be done; nothing is made, locked or changed."""
-    findings = _Findings()
+    findings = _Findings(started)
     with folders.temporary(RUN_FOLDER_PREFIX) as folder, AgentConnection(settings, folder) as agent:
         _list_pools(settings, snapshot, agent.client(), findings, observer)
     for listing, image in _every_image(findings):

@@ -11,7 +11,7 @@ from ceph_rsnapshot.landing import land_unchanged
 from ceph_rsnapshot.rsnapshot import Source, configured
 from ceph_rsnapshot.work import Work
 from ceph_rsnapshot_common import folders
-from ceph_rsnapshot_common.errors import CephRsnapshotError, TransferFailed
+from ceph_rsnapshot_common.errors import CephRsnapshotError, ContentDiffers, TransferFailed
 from ceph_rsnapshot_common.manifest import Manifest, render
 from ceph_rsnapshot_common.records import Exported
 
@@ -53,7 +53,11 @@ def _land(work: Work, plan: Plan, exported: Exported, folder: str, manifest: Man
     def verify_arrived() -> None:
         nonlocal final
         sync = place.sync
-        examined = examine_whole(work, plan, place.qcow(sync), place.digests(sync), exported.allocated)
+        try:
+            examined = examine_whole(work, plan, place.qcow(sync), place.digests(sync), exported.allocated)
+        except ContentDiffers:
+            place.qcow(sync).unlink()
+            raise
         final = final.model_copy(update=examined)
         folders.write_durably(place.manifest(place.sync), render(final))
         work.show("rsnapshot")

@@ -7,12 +7,14 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 
-from ceph_rsnapshot_common import commands, folders, locks, servers
+from ceph_rsnapshot_common import commands, folders, interrupts, locks, servers
 from ceph_rsnapshot_common.errors import (
     Cancelled,
     CephRsnapshotError,
@@ -23,6 +25,7 @@ from ceph_rsnapshot_common.errors import (
     ToolMissing,
     from_record,
 )
+from ceph_rsnapshot_common.interrupts import SIGNALS
 
 
 def _python(code: str) -> list[str]:
@@ -140,16 +143,19 @@ def _run(argv: list[str], _folder: Path) -> None:
     commands.run(argv)
 
 
+def _beside(argv: list[str], _folder: Path) -> None:
+    with commands.beside(argv):
+        pass
+
+
 def _serve(argv: list[str], folder: Path) -> None:
     with servers.running(argv, node="ceph", log=folder / "log", ready=lambda: False, timeout=60):
         pass
 
 
-@pytest.mark.parametrize("start", [_run, _serve])
-def test_who_is_interrupted_while_a_process_starts_ends_it(
-    start: Callable[[list[str], Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Seen: a SIGHUP in that moment left a qemu-img that made its file again after it had been removed."""
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
+    """The processes that were started; a signal comes in the moment after each start."""
     begun: list[subprocess.Popen[bytes]] = []
 
     class Interrupted(subprocess.Popen):  # type: ignore[type-arg]
@@ -159,7 +165,66 @@ def test_who_is_interrupted_while_a_process_starts_ends_it(
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    return begun
+
+
+@pytest.mark.parametrize("start", [_run, _beside, _serve])
+def test_who_is_interrupted_while_a_process_starts_ends_it(
+    start: Callable[[list[str], Path], None], tmp_path: Path, interrupted: list[subprocess.Popen[bytes]]
+) -> None:
+    """Seen: a SIGHUP in that moment left a qemu-img that made its file again after it had been removed."""
     with pytest.raises(KeyboardInterrupt):
         start(_python("import time; time.sleep(60)"), tmp_path)
-    assert begun[0].poll() is not None
+    assert interrupted[0].poll() is not None
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_what_must_come_to_its_end_does_so_also_if_the_interrupt_comes_while_it_starts(
+    tmp_path: Path, interrupted: list[subprocess.Popen[bytes]]
+) -> None:
+    """A rotation, which would be left half-way."""
+    with pytest.raises(KeyboardInterrupt):
+        commands.run(_python(f"import time; time.sleep(0.3); open({str(tmp_path / 'made')!r}, 'w')"), finish=True)
+    assert interrupted[0].returncode == 0
+    assert (tmp_path / "made").exists()
+
+
+def test_a_command_beside_a_block() -> None:
+    with commands.beside(_python("print('said')")) as command:
+        pass
+    assert command.result.stdout == "said\n"
+    with pytest.raises(CommandFailed, match="exit code 3"), commands.beside(_python("import sys; sys.exit(3)")):
+        pass
+    with pytest.raises(ZeroDivisionError), commands.beside(_python("import time; time.sleep(60)")) as command:
+        raise ZeroDivisionError
+    assert command.process.returncode == -signal.SIGTERM
+
+
+@contextmanager
+def _handlers(first: Any) -> Iterator[None]:
+    before = {each: signal.getsignal(each) for each in SIGNALS}
+    try:
+        for each in SIGNALS:
+            signal.signal(each, first)
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def test_deferred_signals_are_all_raised_and_handlers_are_as_before() -> None:
+    heard = []
+
+    def hear(signum: int, _frame: object) -> None:
+        heard.append(signum)
+        raise KeyboardInterrupt(signum)
+
+    with _handlers(hear):
+        with pytest.raises(KeyboardInterrupt), interrupts.deferred():
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+            assert heard == []
+        assert heard == [signal.SIGTERM, signal.SIGINT]
+        assert [signal.getsignal(each) for each in SIGNALS] == [hear] * 3
+    with _handlers(signal.SIG_IGN), interrupts.deferred():  # while a clean-up runs
+        signal.raise_signal(signal.SIGTERM)

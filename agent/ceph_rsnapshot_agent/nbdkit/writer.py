@@ -4,6 +4,7 @@ Runs inside nbdkit in the distribution's Python, not in the virtual environment.
 cluster, pool, namespace, image_id, and any option of Ceph as ``ceph.OPTION``.
 """
 
+import contextlib
 import errno
 import sys
 from pathlib import Path
@@ -94,16 +95,19 @@ def pwrite(served, buf, offset, flags):
         nbdkit.set_error(errno.ENOSPC)
         raise RuntimeError(f"data beyond the end of the image, at {offset}")
     if within:
-        _written(served, within, offset)
-
-
-def _written(served, data, offset):
-    try:
-        served.image.write(data, offset)
-    except rbd.OSError as error:
-        nbdkit.set_error(error.errno or errno.EIO)
-        raise
+        with _errors_told():
+            served.image.write(within, offset)
 
 
 def flush(served, flags):
-    served.image.flush()
+    with _errors_told():
+        served.image.flush()
+
+
+@contextlib.contextmanager
+def _errors_told():
+    try:
+        yield
+    except rbd.OSError as error:
+        nbdkit.set_error(error.errno or errno.EIO)
+        raise

@@ -60,8 +60,10 @@ def _backup(settings: Settings, given: dict[str, object]) -> int:
     return report.exit_code
 
 
-def _observer(stream: TextIO) -> Observer:
-    """Progress bars if ``stream`` is a terminal, else a line for each image."""
+def _observer(stream: TextIO | None) -> Observer:
+    """Progress bars if ``stream`` is a terminal, else a line for each image; nothing if it was closed."""
+    if stream is None:
+        return Observer()
     if stream.isatty():
         from ceph_rsnapshot.screen import Bars  # rich, which nothing else needs before the run has ended
 

@@ -87,5 +87,8 @@ def _header(days: Sequence[date], names: int, colours: Paint) -> Iterator[str]:
 
 
 def _cell(states: dict[date, str], day: date, symbols: dict[str, str], colours: Paint) -> str:
+    """Blank before the first backup that there is: of an image that did not exist yet nothing is missing."""
+    if states and day < min(states):
+        return " " * _CELL
     state = states.get(day, "missing")
     return " " * (_CELL - 1) + colours(symbols[state], _STYLES[state])
