@@ -140,7 +140,9 @@ def _ended(
 ) -> Iterator[Command]:
     """Whatever becomes of the block, the process has ended after it; the result is judged if the block did not fail."""
     process: subprocess.Popen[bytes] | None = None
-    started, drains, texts = time.monotonic(), [], [""]
+    started = time.monotonic()
+    drains: list[_Drain] = []
+    texts: list[str] = []
     try:
         with interrupts.deferred():  # from here on this knows of the process
             process = _start(argv, env, pass_fds)
