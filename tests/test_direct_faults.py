@@ -114,6 +114,20 @@ def test_agent_killed(either_way: Site) -> None:
     _next_run_succeeds(either_way)
 
 
+def test_ctrl_c_while_the_agent_hangs(large: Site) -> None:
+    """Who waits for a prompt is not kept for minutes: what the agent was asked for goes with the connection."""
+    with large.start("ceph_rsnapshot") as process:
+        _until_copying(large)
+        assert large.agent
+        with stopped(large.agent):
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=25)
+    assert process.returncode == 130, stderr
+    wait_until(lambda: not children(large.agent, "nbdkit"), "the end of the export")  # type: ignore[arg-type]
+    _day_0_is_the_earlier_one(large)
+    _next_run_succeeds(large)
+
+
 @pytest.mark.parametrize("victim", ["nbdkit", "qemu-nbd"])
 def test_server_killed(request: pytest.FixtureRequest, either_way: Site, victim: str) -> None:
     """An increment that can't be written is one whose base may be rotten: a full backup in the same run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from typing import Any, Callable, Generic, Optional, TypeVar
 
@@ -52,6 +53,7 @@ from ceph_rsnapshot_common.wire import CALL_SECONDS, PROTOCOL_CONFIG
 
 Progress = Callable[[JobStatus], None]
 _POLL_SECONDS = 0.02
+_SECONDS_AFTER_AN_INTERRUPT = 5
 
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -245,10 +247,14 @@ class AgentClient:
         return envelope.result
 
     def _exchange(self, name: str, arguments: tuple[str, ...]) -> object:
+        # during the clean-up after Ctrl-C somebody waits; and if this connection is closed, the agent cleans up itself
+        interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt)
+        patience = _SECONDS_AFTER_AN_INTERRUPT if interrupted else CALL_SECONDS
+        self._connection._config["sync_request_timeout"] = patience  # there is no other way to say it
         try:
             return getattr(self._connection.root, name)(*arguments)
         except TimeoutError:
-            raise self._broken(f"no answer to {name} within {CALL_SECONDS} s") from None
+            raise self._broken(f"no answer to {name} within {patience} s") from None
         except (EOFError, OSError) as error:
             raise self._broken(f"the connection broke in {name}: {error or 'closed by the other side'}") from None
         except ValueError as error:
