@@ -102,8 +102,12 @@ class Scene:
         stack.callback(child.stop, self.agent)
         child.wait_ready(self.agent, lambda: "listening on" in log.read_text(), log)
 
+    def program(self, *arguments: str) -> list[str]:
+        return [str(_SCRIPTS / "ceph_rsnapshot"), "-c", str(self.config), *arguments]
+
     def command(self, *arguments: str) -> list[str]:
-        return [str(_SCRIPTS / "ceph_rsnapshot"), "-c", str(self.config), "--json", *arguments]
+        """What answers with JSON."""
+        return self.program("--json", *arguments)
 
     def backup(self, *arguments: str) -> dict[str, Any]:
         """The report of the one image."""

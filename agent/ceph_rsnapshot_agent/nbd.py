@@ -91,6 +91,6 @@ def _running(
         how = ["--foreground", "--exit-with-parent", f"--threads={_THREADS}", f"--unix={address}", *options]
         given = [*(f"{key}={value}" for key, value in parameters.items() if value), *filter(None, more)]
         argv = [find_tool("nbdkit", "ceph"), *how, "python", str(_PLUGINS / plugin), *given]
-        ready, timeout = (lambda: servers.greets(address)), settings.rados_timeout + 30.0
-        with servers.running(argv, node="ceph", log=log, ready=ready, timeout=timeout, env=_ENVIRONMENT):
+        with servers.started(argv, node="ceph", log=log, env=_ENVIRONMENT) as server:
+            server.wait(lambda: servers.greets(address), settings.rados_timeout + 30.0)
             yield Export(address, log)

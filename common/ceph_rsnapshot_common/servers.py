@@ -32,32 +32,24 @@ _LISTENING = "00010000"  # __SO_ACCEPTCON, in the column Flags of /proc/net/unix
 
 @dataclass(frozen=True)
 class Server:
-    """One that has been started.
-
-    Attributes:
-        log: file that gets its output.
-        ready: whether it can be used.
-        timeout: seconds to wait for that.
-    """
+    """One that has been started; ``log`` is the file that gets its output."""
 
     process: subprocess.Popen[bytes]
     name: str
     log: Path
-    ready: Callable[[], bool]
-    timeout: float
 
-    def wait(self) -> None:
-        """Until it can be used.
+    def wait(self, ready: Callable[[], bool], timeout: float) -> None:
+        """Until it can be used, as ``ready`` tells, or for ``timeout`` seconds.
 
         Raises:
             CommandFailed: it ended or was not ready in time; has the end of its output.
         """
-        deadline = time.monotonic() + self.timeout
-        while not self.ready():
+        deadline = time.monotonic() + timeout
+        while not ready():
             if self.process.poll() is not None:
                 raise self._failure(f"ended with exit code {self.process.returncode} before it was ready")
             if time.monotonic() > deadline:
-                raise self._failure(f"was not ready within {self.timeout:g} s")
+                raise self._failure(f"was not ready within {timeout:g} s")
             time.sleep(_POLL_SECONDS)
 
     def _failure(self, outcome: str) -> CommandFailed:
@@ -70,17 +62,15 @@ def started(
     *,
     node: str,
     log: Path,
-    ready: Callable[[], bool],
-    timeout: float,
     pass_fds: Sequence[int] = (),
     env: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Server]:
-    """Start ``argv``, and end it when the block ends.
+    """Start ``argv``, and end it when the block ends; `Server.wait` tells when it can be used.
 
     It must be used from a thread that outlives the block: the server dies with that thread.
 
     Args:
-        log, ready, timeout: see `Server`.
+        log: file that gets its output.
         pass_fds: open files that it gets too.
         env: what is different in its environment.
     """
@@ -98,28 +88,7 @@ def started(
             )
             stack.callback(lambda: log_end(argv, process.returncode, time.monotonic() - begin, tail(log)))
             stack.callback(stop, process)
-        yield Server(process, Path(argv[0]).name, log, ready, timeout)
-
-
-@contextmanager
-def running(
-    argv: Sequence[str],
-    *,
-    node: str,
-    log: Path,
-    ready: Callable[[], bool],
-    timeout: float,
-    pass_fds: Sequence[int] = (),
-    env: Mapping[str, str] = MappingProxyType({}),
-) -> Iterator[None]:
-    """As `started`, and wait until it can be used.
-
-    Raises:
-        CommandFailed: it ended or was not ready in time; has the end of its output.
-    """
-    with started(argv, node=node, log=log, ready=ready, timeout=timeout, pass_fds=pass_fds, env=env) as server:
-        server.wait()
-        yield
+        yield Server(process, Path(argv[0]).name, log)
 
 
 def nbd_uri(address: Path) -> str:

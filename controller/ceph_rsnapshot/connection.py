@@ -36,7 +36,7 @@ def _sending_at_once(ssh_args: Sequence[str], host: str, log: Path) -> AbstractC
     TCP_NODELAY; sshd calls ssh_packet_set_interactive in do_exec only, and forwarding alone executes nothing).
     """
     argv = [find_tool("ssh", "backup"), "-n", *ssh_args, "--", host, "true"]
-    return servers.started(argv, node="backup", log=log, ready=lambda: True, timeout=_CONNECT_SECONDS)
+    return servers.started(argv, node="backup", log=log)
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,12 @@ def connecting(settings: Settings, folder: Path) -> Iterator[Callable[[], Link]]
     for leftover in (address, control, log):
         leftover.unlink(missing_ok=True)
     argv = [find_tool("ssh", "backup"), *user_args, *options, *forward, "--", settings.ceph_host]
-    ready = partial(servers.listens, address)
     with ExitStack() as stack:
-        ssh = stack.enter_context(servers.started(argv, node="backup", log=log, ready=ready, timeout=_CONNECT_SECONDS))
+        ssh = stack.enter_context(servers.started(argv, node="backup", log=log))
 
         def connected() -> Link:
             try:
-                ssh.wait()
+                ssh.wait(partial(servers.listens, address), _CONNECT_SECONDS)
             except CommandFailed as error:
                 raise AgentUnreachable(where=where, reason=error) from None
             shared = (*user_args, "-S", str(control), "-o", "BatchMode=yes", "-o", "ControlMaster=no")

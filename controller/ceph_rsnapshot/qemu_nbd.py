@@ -45,8 +45,8 @@ def serve(
     how = ["--discard=unmap", "--detect-zeroes=unmap", "--cache=unsafe"] if writable else ["--read-only"]
     options = [*how, "--persistent", f"--format={file_format}", f"--socket={address}"]
     argv = [find_tool("qemu-nbd", "backup"), *options, "--", str(path)]
-    ready = lambda: servers.greets(address)  # noqa: E731
-    with servers.running(argv, node="backup", log=log, ready=ready, timeout=_READY_SECONDS, pass_fds=pass_fds):
+    with servers.started(argv, node="backup", log=log, pass_fds=pass_fds) as server:
+        server.wait(lambda: servers.greets(address), _READY_SECONDS)
         yield address
 
 

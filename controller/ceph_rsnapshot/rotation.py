@@ -12,7 +12,6 @@ from ceph_rsnapshot_common import folders
 from ceph_rsnapshot_common.errors import TransferFailed
 from ceph_rsnapshot_common.manifest import Manifest
 
-_MARK = ".rotating"
 _logger = logging.getLogger(__name__)
 
 
@@ -44,12 +43,12 @@ def land(
 
 def has_begun(place: Place) -> bool:
     """Whether a rotation has begun and not ended: what is in ``.sync`` then belongs to it."""
-    return (place.root / _MARK).exists()
+    return _mark(place).exists()
 
 
 def _rotate(rsnapshot: Rsnapshot) -> None:
     """Rotate; a mark says that a rotation is under way, for `finish_rotation`."""
-    mark = rsnapshot.place.root / _MARK
+    mark = _mark(rsnapshot.place)
     folders.write_durably(mark, "rsnapshot rotates here; if it was killed, the next run finishes the rotation\n")
     rsnapshot.rotate()
     folders.sync_folder(rsnapshot.place.root)
@@ -62,8 +61,7 @@ def finish_rotation(place: Place, retain: int) -> None:
     rsnapshot moves days up from the oldest and ``.sync`` last, so that the first missing number tells how far it got.
     Days from number ``retain`` on are of an earlier, larger RETAIN_NUMBER: rsnapshot leaves them alone, and so do we.
     """
-    mark = place.root / _MARK
-    if not mark.exists():
+    if not has_begun(place):
         return
     days = [number for number in place.days() if number < retain]
     if place.sync.is_dir():
@@ -77,7 +75,11 @@ def finish_rotation(place: Place, retain: int) -> None:
                 place.day(number).rename(place.day(number + 1))
             place.sync.rename(place.day(0))
     folders.sync_folder(place.root)
-    mark.unlink()
+    _mark(place).unlink()
+
+
+def _mark(place: Place) -> Path:
+    return place.root / ".rotating"
 
 
 def _arrived(place: Place, expected: Manifest | None) -> list[Path]:

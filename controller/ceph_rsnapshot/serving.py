@@ -60,9 +60,8 @@ def served(backup: Backup, address: Path | None, port: int | None) -> Iterator[S
 def _running(held: Held, folder: Path, where: Sequence[str], ready: Callable[[], bool]) -> Iterator[None]:
     options = ["--read-only", "--persistent", "--shared=0", "--format=qcow2", *where]
     argv = [find_tool("qemu-nbd", "backup"), *options, "--", str(held.qcow)]
-    log = folder / "qemu-nbd.log"
-    started = servers.running(argv, node="backup", log=log, ready=ready, timeout=_READY_SECONDS, pass_fds=held.pass_fds)
-    with started:
+    with servers.started(argv, node="backup", log=folder / "qemu-nbd.log", pass_fds=held.pass_fds) as server:
+        server.wait(ready, _READY_SECONDS)
         yield
 
 

@@ -149,8 +149,8 @@ def _beside(argv: list[str], _folder: Path) -> None:
 
 
 def _serve(argv: list[str], folder: Path) -> None:
-    with servers.running(argv, node="ceph", log=folder / "log", ready=lambda: False, timeout=60):
-        pass
+    with servers.started(argv, node="ceph", log=folder / "log") as server:
+        server.wait(lambda: False, 60)
 
 
 @pytest.fixture
