@@ -18,8 +18,6 @@ from ceph_rsnapshot_common.records import Exported, ExportRequest, Facts, QcowOp
 from ceph_rsnapshot_common.servers import tail
 from ceph_rsnapshot_common.settings import Settings
 
-_COROUTINES = "16"
-
 
 def export(
     cluster: Cluster,
@@ -74,15 +72,14 @@ def _copy(
     progress: Progress,
     cancelled: threading.Event,
 ) -> None:
-    qemu_img = commands.find_tool("qemu-img", "ceph")
     # BANDWIDTH_LIMIT is rsync's, which carries the qcow2 to the other node
     with nbd.serve(settings, request.model_copy(update={"bandwidth_limit": 0})) as served:
         try:
-            need = _measure(qemu_img, served.uri, request.qcow, cancelled)
+            need = _measure(served.uri, request.qcow, cancelled)
             space.check(files.folder, need, settings.min_freespace)
             with space.watched(files.folder, settings.min_freespace, cancelled) as watch:
                 try:
-                    _convert(qemu_img, served.uri, files, request.qcow, allocated, progress, watch.stop)
+                    _convert(served.uri, files, request.qcow, allocated, progress, watch.stop)
                 except Cancelled:
                     raise (watch.error or Cancelled(what=f"the export of {request.image}")) from None
         except CommandFailed as error:
@@ -91,15 +88,15 @@ def _copy(
             raise ExportFailed(pool=request.pool, image=request.image, reason=reason) from None
 
 
-def _measure(qemu_img: str, uri: str, options: QcowOptions, cancelled: threading.Event) -> int:
+def _measure(uri: str, options: QcowOptions, cancelled: threading.Event) -> int:
     """Bytes that the qcow2 will need at most."""
-    argv = [qemu_img, "measure", "--output=json", "-f", "raw", "-O", "qcow2", *qcow.create_options(options), uri]
+    how = ["--output=json", "-f", "raw", "-O", "qcow2", *qcow.create_options(options)]
+    argv = [commands.find_tool("qemu-img", "ceph"), "measure", *how, uri]
     answer = commands.run(commands.dying_with_parent(argv, "ceph"), cancelled=cancelled)
     return int(json.loads(answer.stdout)["required"])
 
 
 def _convert(
-    qemu_img: str,
     uri: str,
     files: Files,
     options: QcowOptions,
@@ -111,11 +108,9 @@ def _convert(
         progress("exporting", int(allocated * share), allocated)
 
     show(0)
-    # with -c, -W is accepted and makes a wrong file
-    how = ["-W"] if options.compression == "none" else ["-c"]
-    formats = ["-f", "raw", "-O", "qcow2", *qcow.create_options(options)]
-    argv = [qemu_img, "convert", "-p", *how, "-m", _COROUTINES, *formats, uri, str(files.partial)]
-    commands.run(commands.dying_with_parent(argv, "ceph"), cancelled=cancelled, on_stdout=qcow.reading_progress(show))
+    compressed = [] if options.compression == "none" else ["-c"]
+    how = [*compressed, "-f", "raw", "-O", "qcow2", *qcow.create_options(options)]
+    qcow.convert(uri, str(files.partial), how, "ceph", show, cancelled=cancelled)
 
 
 def _manifest(request: ExportRequest, files: Files, facts: Facts, allocated: Ranges, started: datetime) -> Manifest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from collections.abc import Sequence
 from functools import cache
@@ -13,6 +14,7 @@ from typing import Callable
 from ceph_rsnapshot_common import commands
 from ceph_rsnapshot_common.records import QcowOptions
 
+_COROUTINES = "16"
 _PERCENT = re.compile(r"\((\d+\.\d+)/100%\)")
 
 
@@ -22,15 +24,40 @@ def create_options(qcow: QcowOptions) -> list[str]:
     return ["-o", ",".join([f"cluster_size={qcow.cluster_size}", *compressed])]
 
 
-def reading_progress(progress: Callable[[float], None]) -> Callable[[str], None]:
-    """What takes the output of `qemu-img convert -p`; ``progress`` gets the share that is done, from 0 to 1."""
+def convert(
+    source: str,
+    target: str,
+    how: Sequence[str],
+    node: str,
+    progress: Callable[[float], None],
+    *,
+    pass_fds: Sequence[int] = (),
+    waiting: Callable[[], None] | None = None,
+    cancelled: threading.Event | None = None,
+) -> None:
+    """`qemu-img convert` with its progress; zeros are not written where they need not be.
+
+    Args:
+        how: formats and whatever else the target needs; ``-c`` if it is to be compressed.
+        progress: gets the share that is done, from 0 to 1.
+        pass_fds: open files that qemu-img gets, if ``source`` is one of them (/proc/self/fd).
+        waiting, cancelled: see `commands.run`.
+
+    Raises:
+        CommandFailed: reading or writing failed.
+        Cancelled
+    """
 
     def read(text: str) -> None:
         percents = _PERCENT.findall(text)
         if percents:
             progress(float(percents[-1]) / 100)
 
-    return read
+    # with -c, -W is accepted and makes a wrong file
+    order = [] if "-c" in how else ["-W"]
+    argv = [commands.find_tool("qemu-img", node), "convert", "-p", *order, "-m", _COROUTINES, *how, source, target]
+    argv = commands.dying_with_parent(argv, node)
+    commands.run(argv, on_stdout=read, pass_fds=pass_fds, waiting=waiting, cancelled=cancelled)
 
 
 def check(path: Path, node: str, pass_fds: Sequence[int] = ()) -> None:

@@ -10,14 +10,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
-from ceph_rsnapshot import digest_file, qemu_img, qemu_nbd
+from ceph_rsnapshot import digest_file, qemu_nbd
 from ceph_rsnapshot.backups import Backup
 from ceph_rsnapshot.contents import write_digests
 from ceph_rsnapshot.context import RUN_FOLDER_PREFIX
 from ceph_rsnapshot.expected import expected_digests, usable
 from ceph_rsnapshot.held import Held, hold
 from ceph_rsnapshot.restore_image import Progress, Restored
-from ceph_rsnapshot_common import folders, locks
+from ceph_rsnapshot_common import folders, locks, qcow
 from ceph_rsnapshot_common.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import CommandFailed, RestoreFailed, TargetExists
 
@@ -73,7 +73,7 @@ def _convert(held: Held, partial: Path, file_format: str, size: int, progress: P
         progress(held.backup.name, "converting", int(size * share), size)
 
     how = ["-f", "qcow2", "-O", file_format]
-    qemu_img.convert(held.qcow, str(partial), how, show, pass_fds=held.pass_fds)
+    qcow.convert(str(held.qcow), str(partial), how, "backup", show, pass_fds=held.pass_fds)
     if file_format == "raw":
         os.truncate(partial, size)  # a qcow2 counts in sectors, an image in bytes
 

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Callable, Optional
 
-from ceph_rsnapshot import digest_file, qemu_img, qemu_nbd
+from ceph_rsnapshot import digest_file, qemu_nbd
 from ceph_rsnapshot.backups import Backup
 from ceph_rsnapshot.client import AgentClient, Pending
 from ceph_rsnapshot.connection import forwarded
@@ -20,7 +20,7 @@ from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, AgentConnection
 from ceph_rsnapshot.expected import expected_digests, usable
 from ceph_rsnapshot.held import Held, hold
 from ceph_rsnapshot.nbd_client import data_extents
-from ceph_rsnapshot_common import folders, servers
+from ceph_rsnapshot_common import folders, qcow, servers
 from ceph_rsnapshot_common.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import AgentUnreachable, CephRsnapshotError, CommandFailed, NbdFailed, RestoreFailed
 from ceph_rsnapshot_common.manifest import Manifest
@@ -118,7 +118,8 @@ class _Restore:
                 target = stack.enter_context(forwarded(self._client.link, remote, local))
                 how = ["-n", "--target-is-zero", "-f", "qcow2", "-O", "raw"]
                 uri = servers.nbd_uri(target)
-                qemu_img.convert(held.qcow, uri, how, self._show, pass_fds=held.pass_fds, waiting=self._renew)
+                fds = held.pass_fds
+                qcow.convert(str(held.qcow), uri, how, "backup", self._show, pass_fds=fds, waiting=self._renew)
             return self._data_bytes(held)
         except (NbdFailed, CommandFailed) as error:
             # nbdkit knows why a write failed; and if the agent is gone, that is what is said
