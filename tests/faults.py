@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -25,6 +26,15 @@ def kill(pids: Iterable[int]) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def instead_of(folder: Path, tool: str, script: str) -> dict[str, str]:
+    """An environment in which ``script`` of bash is run instead of ``tool``, which it knows as ``$real``."""
+    wrapper = folder / "bin" / tool
+    wrapper.parent.mkdir()
+    wrapper.write_text(f"#!/bin/bash\nreal={shutil.which(tool)}\n{script}\n")
+    wrapper.chmod(0o755)
+    return {"PATH": f"{wrapper.parent}:{os.environ['PATH']}"}
 
 
 @contextlib.contextmanager

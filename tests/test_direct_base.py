@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from ceph_rsnapshot_common.manifest import sealed
 from demo.file_system import mounted
 from tests.ceph import MIB, TestPool
 from tests.damage import data_cluster, flip, l2_table
+from tests.faults import instead_of
 from tests.site import DAY, Site, contents, wait_until
 
 NEXT, THIRD = "2026-01-02", "2026-01-03"
@@ -187,13 +187,9 @@ def test_base_deleted_while_its_changes_are_copied(based: Site) -> None:
 
 def test_base_deleted_before_its_changes_are_served(based: Site) -> None:
     """After the agent has found the first change, and before nbdkit looks for the base."""
-    tools = based.folder / "tools"
-    tools.mkdir()
     remove = f"rbd -c {based.pool.cluster.conf} snap rm --no-progress {based.pool}/a@{DAY}"
-    (tools / "nbdkit").write_text(f'#!/bin/sh\n{remove} 2>/dev/null\nexec {shutil.which("nbdkit")} "$@"\n')
-    (tools / "nbdkit").chmod(0o755)
     based.stop_agent()
-    based.start_agent(env={"PATH": f"{tools}:{os.environ['PATH']}"})
+    based.start_agent(env=instead_of(based.folder, "nbdkit", f'{remove} 2>/dev/null\nexec "$real" "$@"'))
     based.pool.write("a", seed=2)
     based.pool.snap("a", NEXT)
     report = _back_up(based, NEXT)

@@ -14,7 +14,7 @@ import pytest
 import ceph_rsnapshot_agent.nbdkit
 from demo.ssh_server import SshServer
 from tests.ceph import MIB
-from tests.faults import children, kill, small_disk
+from tests.faults import children, instead_of, kill, small_disk
 from tests.site import DAY, Site, contents, stopped, wait_until
 
 EARLIER = "2025-12-31"
@@ -210,14 +210,7 @@ def _plant(folder: Path, code: str) -> dict[str, str]:
     shutil.copytree(_PLUGIN, copy)
     with (copy / "diff.py").open("a") as file:
         file.write(code)
-    wrapper = folder / "bin" / "nbdkit"
-    wrapper.parent.mkdir()
-    wrapper.write_text(f"""#!/bin/bash
-from={_PLUGIN} to={copy}
-exec {shutil.which("nbdkit")} "${{@/$from/$to}}"
-""")
-    wrapper.chmod(0o755)
-    return {"PATH": f"{wrapper.parent}:{os.environ['PATH']}"}
+    return instead_of(folder, "nbdkit", f'from={_PLUGIN} to={copy}\nexec "$real" "${{@/$from/$to}}"')
 
 
 _TOO_FEW = """
@@ -292,16 +285,13 @@ def test_corruption_on_the_way_in_staged_mode(running: Site, tmp_path: Path) -> 
     """rsync that delivers other bytes than it was given: found between sync and rotation, and nothing rotates."""
     running.pool.create("a", 8 * MIB)
     running.pool.snap("a", DAY)
-    wrapper = tmp_path / "rsync"
-    wrapper.write_text(
-        f'#!/bin/sh\n{shutil.which("rsync")} "$@" || exit $?\n'
+    script = (
+        '"$real" "$@" || exit $?\n'
         'for last; do :; done; f="$last/a.qcow2"; [ -f "$f" ] || exit 0\n'
         'touch -r "$f" "$f.time"; printf x | dd of="$f" bs=1 seek=$((0x50001)) conv=notrunc 2>/dev/null\n'
-        'touch -r "$f.time" "$f"; rm "$f.time"\n'
+        'touch -r "$f.time" "$f"; rm "$f.time"'
     )
-    wrapper.chmod(0o755)
-    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    error = running.backup(code=1, env=path)["by_name"]["a"]["error"]
+    error = running.backup(code=1, env=instead_of(tmp_path, "rsync", script))["by_name"]["a"]["error"]
     assert error["code"] == "content-differs"
     assert running.days("a") == []
     running.backup()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import rbd
 
 from tests.ceph import MIB, command
 from tests.damage import compressed_cluster, data_cluster, extents, flip
+from tests.faults import instead_of
 from tests.site import DAY, Site, contents
 
 NEXT, THIRD = "2026-01-02", "2026-01-03"
@@ -132,17 +132,13 @@ def test_a_clone_that_takes_longer_than_the_loan_of_the_export(site: Site, tmp_p
     with site.pool.image("a") as image:
         image.write(b"new", 100)
     site.pool.snap("a", NEXT)
-    slowly = _cp(tmp_path, f'sleep 4; exec {shutil.which("cp")} "$@"')
+    slowly = _cp(tmp_path, 'sleep 4; exec "$real" "$@"')
     assert _back_up(site, NEXT, env={**slowly, **patched})["kind"] == "increment"
 
 
 def _cp(folder: Path, instead: str) -> dict[str, str]:
     """An environment in which there are no reflinks, and a real copy does ``instead``."""
-    wrapper = folder / "bin" / "cp"
-    wrapper.parent.mkdir()
-    wrapper.write_text(f'#!/bin/sh\n[ "$1" = --reflink=always ] && exit 1\n{instead}\n')
-    wrapper.chmod(0o755)
-    return {"PATH": f"{wrapper.parent}:{os.environ['PATH']}"}
+    return instead_of(folder, "cp", f'[ "$1" = --reflink=always ] && exit 1\n{instead}')
 
 
 @pytest.mark.parametrize("mode", ["direct", "staged"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from demo.ceph_cluster import CephCluster
 from demo.ssh_server import SshServer
 from tests import ceph
 from tests.ceph import MIB, TestPool
-from tests.faults import children, kill
+from tests.faults import children, instead_of, kill
 from tests.kinds import KINDS
 from tests.site import DAY, Site, contents, stopped, wait_until
 from tests.test_verify import damage_data
@@ -392,15 +391,12 @@ def test_to_a_file_system_without_hard_links(backed_up: Site, tmp_path: Path) ->
 @pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGKILL])
 def test_a_file_whose_restore_ended_early_leaves_nothing_for_long(big: Site, signum: int) -> None:
     """The terminal that closes; and what a killed one leaves goes with the next."""
-    target, tools = big.folder / "out" / "big.raw", big.folder / "tools"
+    target, done = big.folder / "out" / "big.raw", big.folder / "converted"
     target.parent.mkdir()
-    tools.mkdir()
     # a qemu-img that does not come to its end: the real one may be done before the signal is sent
-    real, done = shutil.which("qemu-img"), tools / "done"
-    (tools / "qemu-img").write_text(f'#!/bin/sh\n{real} "$@"\ntouch {done}\nexec sleep 1000\n')
-    (tools / "qemu-img").chmod(0o755)
+    hanging = instead_of(big.folder, "qemu-img", f'"$real" "$@"\ntouch {done}\nexec sleep 1000')
     arguments = ["restore", "big", "--to-file", str(target), "--format", "raw"]
-    process = big.start("ceph_rsnapshot", *arguments, env={"PATH": f"{tools}:{os.environ['PATH']}"})
+    process = big.start("ceph_rsnapshot", *arguments, env=hanging)
     wait_until(done.exists, "a partial file")
     (partial,) = target.parent.iterdir()
     assert partial.stat().st_mode & 0o777 == 0o600

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from ceph_rsnapshot_common.config import load
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.records import ExportRequest
 from tests.ceph import MIB
+from tests.faults import instead_of
 from tests.site import DAY, Site, contents, wait_until
 
 
@@ -52,16 +51,15 @@ def test_a_comparison_of_a_full_backup_finds_what_was_written_where_ceph_has_not
     with running.pool.image("a") as image:
         image.write(b"x" * (MIB - 32768), 0)  # the rest of the last cluster is nowhere in Ceph
     running.pool.snap("a", DAY)
-    wrapper = tmp_path / "rsync"
-    wrapper.write_text(
-        f'#!/bin/sh\n{shutil.which("rsync")} "$@" || exit $?\n'
+    script = (
+        '"$real" "$@" || exit $?\n'
         'for last; do :; done; f="$last/a.qcow2"; [ -f "$f" ] || exit 0\n'
         'touch -r "$f" "$f.time"; qemu-io -f qcow2 -c "write -P 1 1047552 512" "$f" >/dev/null\n'
-        'touch -r "$f.time" "$f"; rm "$f.time"\n'
+        'touch -r "$f.time" "$f"; rm "$f.time"'
     )
-    wrapper.chmod(0o755)
+    instead = instead_of(tmp_path, "rsync", script)
     running.configure(VERIFY=verify, VERIFY_SAMPLE=0, VERIFY_FULL_EVERY=0, QCOW_CLUSTER_SIZE="64K")
-    report = running.backup(code=1 if found else 0, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})["by_name"]["a"]
+    report = running.backup(code=1 if found else 0, env=instead)["by_name"]["a"]
     assert (report["error"] is not None) == found
     if found:
         assert report["error"]["code"] == "content-differs"
