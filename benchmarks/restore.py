@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.scene import GIB, Scene, empty, make_image, opened
 from benchmarks.watch import timed
-from ceph_rsnapshot_common.block_digests import BLOCK, block_sums
+from ceph_rsnapshot_common.content.block_digests import BLOCK, block_sums
 
 _SIZE, _DATA = 8 * GIB, 2 * GIB
 _PARALLEL = 3

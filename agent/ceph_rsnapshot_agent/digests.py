@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ceph_rsnapshot_agent.cluster import Cluster, bindings
-from ceph_rsnapshot_common.digest import digest
+from ceph_rsnapshot_common.content.digest import digest
 from ceph_rsnapshot_common.errors import Cancelled, ImageUnreadable
 from ceph_rsnapshot_common.records import ByteRange, DigestRequest, Digests
 

@@ -11,9 +11,9 @@ from ceph_rsnapshot_agent.claims import Files
 from ceph_rsnapshot_agent.cluster import Cluster
 from ceph_rsnapshot_agent.source import Progress
 from ceph_rsnapshot_common import __version__, commands, folders, qcow, space
+from ceph_rsnapshot_common.content.ranges import Ranges, clipped
 from ceph_rsnapshot_common.errors import Cancelled, CommandFailed, ExportFailed
 from ceph_rsnapshot_common.manifest import Manifest, Versions, render
-from ceph_rsnapshot_common.ranges import Ranges, clipped
 from ceph_rsnapshot_common.records import Exported, ExportRequest, Facts, QcowOptions
 from ceph_rsnapshot_common.servers import tail
 from ceph_rsnapshot_common.settings import Settings

@@ -10,9 +10,9 @@ from typing import Any
 from ceph_rsnapshot_agent.cluster import bindings
 from ceph_rsnapshot_agent.nbdkit.diff import Diff
 from ceph_rsnapshot_agent.restoring import Restore
-from ceph_rsnapshot_common.block_digests import BLOCK, PIECE, block_sums, combined
+from ceph_rsnapshot_common.content.block_digests import BLOCK, PIECE, block_sums, combined
+from ceph_rsnapshot_common.content.ranges import Range, clipped, cut, union
 from ceph_rsnapshot_common.errors import Cancelled, RestoreFailed
-from ceph_rsnapshot_common.ranges import Range, clipped, cut, union
 from ceph_rsnapshot_common.records import BlockDigests, BlockRequest
 
 _THREADS = 8

@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple, Optional
 
 from pydantic import ValidationError
 
-from ceph_rsnapshot_common.block_digests import BLOCK, PIECE
-from ceph_rsnapshot_common.digest import digest
+from ceph_rsnapshot_common.content.block_digests import BLOCK, PIECE
+from ceph_rsnapshot_common.content.digest import digest
 from ceph_rsnapshot_common.model import Record
 
 _CHECKSUM = re.compile(rb'"checksum": "([0-9a-f]{32})"\n}\n\Z')
@@ -51,7 +51,7 @@ class Layout(Record):
 
 
 class ContentDigests(Record):
-    """Digests of the content, for each block and piece (sizes in bytes); see `ceph_rsnapshot_common.block_digests`.
+    """Digests of the content, for each block and piece (bytes); see `ceph_rsnapshot_common.content.block_digests`.
 
     Attributes:
         root: XXH3 digest (128 bits) of the file ``<image>.digests``, which holds them.

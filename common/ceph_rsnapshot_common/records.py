@@ -192,7 +192,7 @@ class RestoreOpened(Record):
 
 
 class BlockRequest(Record):
-    """Blocks of a restored image, by number (see `ceph_rsnapshot_common.block_digests`)."""
+    """Blocks of a restored image, by number (see `ceph_rsnapshot_common.content.block_digests`)."""
 
     export: str
     first: int

@@ -8,8 +8,8 @@ from typing import Any, Callable
 from ceph_rsnapshot import digest_file
 from ceph_rsnapshot.nbd_client import data_extents
 from ceph_rsnapshot.read_ahead import read_ahead
-from ceph_rsnapshot_common.block_digests import PIECE
-from ceph_rsnapshot_common.ranges import Ranges, clipped
+from ceph_rsnapshot_common.content.block_digests import PIECE
+from ceph_rsnapshot_common.content.ranges import Ranges, clipped
 
 
 def write_digests(handle: Any, size: int, target: Path, progress: Callable[[int, int], None]) -> None:

@@ -16,8 +16,8 @@ from typing import Any, Callable
 
 from ceph_rsnapshot.extents_ahead import ExtentsAhead
 from ceph_rsnapshot.nbd_client import HOLE, ZERO, connect, nbd_bindings
+from ceph_rsnapshot_common.content.ranges import Ranges
 from ceph_rsnapshot_common.errors import NbdFailed
-from ceph_rsnapshot_common.ranges import Ranges
 
 Progress = Callable[[int, int], None]
 """Gets the position in the image and its size in bytes; called at least once a second, also when nothing moves."""

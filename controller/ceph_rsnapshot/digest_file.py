@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ceph_rsnapshot_common.block_digests import BLOCK, Data, block_sums, combined
-from ceph_rsnapshot_common.digest import digest
+from ceph_rsnapshot_common.content.block_digests import BLOCK, Data, block_sums, combined
+from ceph_rsnapshot_common.content.digest import digest
 
 _HEADER = b"rbd-digests 1\n\0\0"
 _ENTRY = 16

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ceph_rsnapshot_common.ranges import Range, cut
+from ceph_rsnapshot_common.content.ranges import Range, cut
 
 CHUNK = 1024**2
 _IN_FLIGHT = 8

@@ -18,7 +18,7 @@ from ceph_rsnapshot.expected import expected_digests, usable
 from ceph_rsnapshot.held import Held, hold
 from ceph_rsnapshot.restore_image import Progress, Restored
 from ceph_rsnapshot_common import folders, locks, qcow
-from ceph_rsnapshot_common.block_digests import BLOCK
+from ceph_rsnapshot_common.content.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import CommandFailed, RestoreFailed, TargetExists
 
 Format = Literal["raw", "qcow2"]

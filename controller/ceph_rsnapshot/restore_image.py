@@ -21,7 +21,7 @@ from ceph_rsnapshot.expected import expected_digests, usable
 from ceph_rsnapshot.held import Held, hold
 from ceph_rsnapshot.nbd_client import data_extents
 from ceph_rsnapshot_common import folders, qcow, servers
-from ceph_rsnapshot_common.block_digests import BLOCK
+from ceph_rsnapshot_common.content.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import AgentUnreachable, CephRsnapshotError, CommandFailed, NbdFailed, RestoreFailed
 from ceph_rsnapshot_common.manifest import Manifest
 from ceph_rsnapshot_common.model import Record

@@ -10,10 +10,10 @@ from typing import Any, Callable
 
 from ceph_rsnapshot.client import AgentClient, Pending
 from ceph_rsnapshot.read_ahead import CHUNK, read_ahead
-from ceph_rsnapshot_common.block_digests import PIECE
-from ceph_rsnapshot_common.digest import digest
+from ceph_rsnapshot_common.content.block_digests import PIECE
+from ceph_rsnapshot_common.content.digest import digest
+from ceph_rsnapshot_common.content.ranges import Range, Ranges, clipped, cut
 from ceph_rsnapshot_common.errors import ContentDiffers
-from ceph_rsnapshot_common.ranges import Range, Ranges, clipped, cut
 from ceph_rsnapshot_common.records import DigestRequest, Digests, SnapshotRequest
 
 Taker = Callable[[int, memoryview], None]

@@ -21,6 +21,7 @@ from ceph_rsnapshot.nbd_client import data_extents
 from ceph_rsnapshot.source_check import begun
 from ceph_rsnapshot.verdicts import Verdict
 from ceph_rsnapshot_common import folders, qcow
+from ceph_rsnapshot_common.content.ranges import union
 from ceph_rsnapshot_common.errors import (
     BackupDamaged,
     BackupGone,
@@ -37,7 +38,6 @@ from ceph_rsnapshot_common.errors import (
 from ceph_rsnapshot_common.manifest import Manifest
 from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.names import Pool
-from ceph_rsnapshot_common.ranges import union
 from ceph_rsnapshot_common.records import SnapshotRequest
 from ceph_rsnapshot_common.settings import Settings
 

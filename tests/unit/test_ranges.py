@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ceph_rsnapshot.examine import sample
 from ceph_rsnapshot.source_check import batches
-from ceph_rsnapshot_common.ranges import Range, Ranges, clipped, union
+from ceph_rsnapshot_common.content.ranges import Range, Ranges, clipped, union
 
 MIB = 1024 * 1024
 many = st.lists(st.tuples(st.integers(0, 500), st.integers(1, 30)), max_size=30)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ceph_rsnapshot import digest_file
 from ceph_rsnapshot.restore_image import windows
-from ceph_rsnapshot_common.block_digests import BLOCK
+from ceph_rsnapshot_common.content.block_digests import BLOCK
 
 
 def _windows(path: Path, blocks: int, data: list[int]) -> list[tuple[int, int]]:
