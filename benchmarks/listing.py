@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.scene import MIB, Scene, empty, make_image, opened
 from benchmarks.watch import timed
-from ceph_rsnapshot_common.manifest import read_manifest, render
+from ceph_rsnapshot_common.protocol.manifest import read_manifest, render
 
 _IMAGES, _DAYS = 1000, 14
 

@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 import pytest
 
-from ceph_rsnapshot_common.manifest import sealed
+from ceph_rsnapshot_common.protocol.manifest import sealed
 from demo.file_system import mounted
 from tests.ceph import MIB, TestPool
 from tests.damage import data_cluster, flip, l2_table

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ceph_rsnapshot_common.records import PROTOCOL
+from ceph_rsnapshot_common.protocol.records import PROTOCOL
 from demo import child
 from tests.ceph import MIB
 from tests.site import DAY, Site, contents

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ceph_rsnapshot_common.manifest import render
+from ceph_rsnapshot_common.protocol.manifest import render
 from tests.ceph import MIB
 from tests.site import DAY, SCRIPTS, Site, contents, same_content, wait_until
 from tests.unit.manifests import MANIFEST

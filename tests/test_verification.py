@@ -11,7 +11,7 @@ import rbd
 from ceph_rsnapshot_agent import lending, nbd
 from ceph_rsnapshot_common.config import load
 from ceph_rsnapshot_common.names import Pool
-from ceph_rsnapshot_common.records import ExportRequest
+from ceph_rsnapshot_common.protocol.records import ExportRequest
 from tests.ceph import MIB
 from tests.faults import instead_of
 from tests.site import DAY, Site, contents, wait_until

@@ -14,7 +14,7 @@ import pytest
 
 import ceph_rsnapshot
 from ceph_rsnapshot.verifying import Verified
-from ceph_rsnapshot_common.manifest import sealed
+from ceph_rsnapshot_common.protocol.manifest import sealed
 from demo.ceph_cluster import CephCluster
 from tests.ceph import MIB
 from tests.damage import data_cluster, flip, l2_table

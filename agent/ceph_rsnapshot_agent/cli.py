@@ -23,7 +23,7 @@ from ceph_rsnapshot_common.config import load
 from ceph_rsnapshot_common.entry import exit_with
 from ceph_rsnapshot_common.errors import ConfigError, ImageMissing, SnapshotMissing, from_record
 from ceph_rsnapshot_common.names import Pool, parse_pool
-from ceph_rsnapshot_common.records import ExportRequest, Image, Listing, ListRequest, QcowOptions
+from ceph_rsnapshot_common.protocol.records import ExportRequest, Image, Listing, ListRequest, QcowOptions
 from ceph_rsnapshot_common.settings import Settings
 from ceph_rsnapshot_common.sizes import format_size
 from ceph_rsnapshot_common.snapshot_name import snapshot_name

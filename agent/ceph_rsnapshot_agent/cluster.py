@@ -24,7 +24,7 @@ from ceph_rsnapshot_common.errors import (
     SnapshotGone,
 )
 from ceph_rsnapshot_common.names import Pool
-from ceph_rsnapshot_common.records import SnapshotRequest
+from ceph_rsnapshot_common.protocol.records import SnapshotRequest
 from ceph_rsnapshot_common.settings import Settings
 
 _logger = logging.getLogger(__name__)

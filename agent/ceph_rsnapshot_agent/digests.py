@@ -10,7 +10,7 @@ from typing import Any
 from ceph_rsnapshot_agent.cluster import Cluster, bindings
 from ceph_rsnapshot_common.content.digest import digest
 from ceph_rsnapshot_common.errors import Cancelled, ImageUnreadable
-from ceph_rsnapshot_common.records import ByteRange, DigestRequest, Digests
+from ceph_rsnapshot_common.protocol.records import ByteRange, DigestRequest, Digests
 
 _THREADS = 8
 _PIECE = 1024**2

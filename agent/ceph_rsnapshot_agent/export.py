@@ -13,8 +13,8 @@ from ceph_rsnapshot_agent.source import Progress
 from ceph_rsnapshot_common import __version__, commands, folders, qcow, space
 from ceph_rsnapshot_common.content.ranges import Ranges, clipped
 from ceph_rsnapshot_common.errors import Cancelled, CommandFailed, ExportFailed
-from ceph_rsnapshot_common.manifest import Manifest, Versions, render
-from ceph_rsnapshot_common.records import Exported, ExportRequest, Facts, QcowOptions
+from ceph_rsnapshot_common.protocol.manifest import Manifest, Versions, render
+from ceph_rsnapshot_common.protocol.records import Exported, ExportRequest, Facts, QcowOptions
 from ceph_rsnapshot_common.servers import tail
 from ceph_rsnapshot_common.settings import Settings
 

@@ -10,7 +10,7 @@ from typing import Callable
 from pydantic import BaseModel
 
 from ceph_rsnapshot_common.errors import CephRsnapshotError, ErrorRecord, JobUnknown, one_line
-from ceph_rsnapshot_common.records import JobStatus
+from ceph_rsnapshot_common.protocol.records import JobStatus
 
 Report = Callable[[str, int, int], None]
 Work = Callable[[Report, threading.Event], BaseModel]

@@ -11,7 +11,7 @@ from ceph_rsnapshot_agent.cluster import client_options
 from ceph_rsnapshot_common import folders, servers
 from ceph_rsnapshot_common.commands import find_tool
 from ceph_rsnapshot_common.names import Pool
-from ceph_rsnapshot_common.records import ExportRequest
+from ceph_rsnapshot_common.protocol.records import ExportRequest
 from ceph_rsnapshot_common.settings import Settings
 
 FOLDER_PREFIX = "ceph_rsnapshot_nbd_"

@@ -13,7 +13,7 @@ from ceph_rsnapshot_agent.restoring import Restore
 from ceph_rsnapshot_common.content.block_digests import BLOCK, PIECE, block_sums, combined
 from ceph_rsnapshot_common.content.ranges import Range, clipped, cut, union
 from ceph_rsnapshot_common.errors import Cancelled, RestoreFailed
-from ceph_rsnapshot_common.records import BlockDigests, BlockRequest
+from ceph_rsnapshot_common.protocol.records import BlockDigests, BlockRequest
 
 _THREADS = 8
 _READ = 1024**2

@@ -10,7 +10,14 @@ from ceph_rsnapshot_agent.jobs import Jobs, Report
 from ceph_rsnapshot_agent.restored import block_digests
 from ceph_rsnapshot_agent.restoring import Restore, sweep
 from ceph_rsnapshot_common.errors import ExportUnknown, RestoreFailed
-from ceph_rsnapshot_common.records import BlockDigests, BlockRequest, Closed, Nothing, RestoreOpened, RestoreRequest
+from ceph_rsnapshot_common.protocol.records import (
+    BlockDigests,
+    BlockRequest,
+    Closed,
+    Nothing,
+    RestoreOpened,
+    RestoreRequest,
+)
 from ceph_rsnapshot_common.settings import Settings
 
 

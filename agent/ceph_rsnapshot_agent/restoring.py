@@ -31,9 +31,9 @@ from ceph_rsnapshot_common.errors import (
     RestoreNotAllowed,
     TargetExists,
 )
-from ceph_rsnapshot_common.manifest import Layout
 from ceph_rsnapshot_common.names import Pool, is_unfinished, unfinished_name
-from ceph_rsnapshot_common.records import RestoreRequest
+from ceph_rsnapshot_common.protocol.manifest import Layout
+from ceph_rsnapshot_common.protocol.records import RestoreRequest
 from ceph_rsnapshot_common.settings import Settings
 
 # what Ceph sets by itself, or what does not survive in a new image

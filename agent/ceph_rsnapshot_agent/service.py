@@ -16,7 +16,7 @@ from ceph_rsnapshot_agent.jobs import to_record
 from ceph_rsnapshot_agent.session import Session
 from ceph_rsnapshot_common.errors import BadRequest, one_line
 from ceph_rsnapshot_common.model import Record
-from ceph_rsnapshot_common.records import (
+from ceph_rsnapshot_common.protocol.records import (
     BlockRequest,
     CheckRequest,
     DigestRequest,

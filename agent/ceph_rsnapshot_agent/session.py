@@ -21,7 +21,7 @@ from ceph_rsnapshot_common.commands import find_tool
 from ceph_rsnapshot_common.content.ranges import clipped
 from ceph_rsnapshot_common.errors import ErrorRecord, ExportUnknown, ToolMissing
 from ceph_rsnapshot_common.names import Pool
-from ceph_rsnapshot_common.records import (
+from ceph_rsnapshot_common.protocol.records import (
     PROTOCOL,
     CheckRequest,
     Closed,

@@ -14,8 +14,8 @@ from ceph_rsnapshot_agent.nbdkit.diff import Diff
 from ceph_rsnapshot_agent.nbdkit.windows import WINDOW, window_size
 from ceph_rsnapshot_common.content.ranges import Ranges
 from ceph_rsnapshot_common.errors import BaseUnusable, Cancelled, CephRsnapshotError, ImageUnreadable
-from ceph_rsnapshot_common.manifest import Layout
-from ceph_rsnapshot_common.records import ExportRequest, Facts, SnapshotRequest
+from ceph_rsnapshot_common.protocol.manifest import Layout
+from ceph_rsnapshot_common.protocol.records import ExportRequest, Facts, SnapshotRequest
 
 _FIRST_WINDOW = 64 * 1024**2
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Callable
 
 from ceph_rsnapshot_common import commands
-from ceph_rsnapshot_common.records import QcowOptions
+from ceph_rsnapshot_common.protocol.records import QcowOptions
 
 _COROUTINES = "16"
 _PERCENT = re.compile(r"\((\d+\.\d+)/100%\)")

@@ -15,8 +15,8 @@ from ceph_rsnapshot.orphans import unmark
 from ceph_rsnapshot.report import ImageReport, error_record
 from ceph_rsnapshot.work import Work
 from ceph_rsnapshot_common.errors import BaseUnusable, CephRsnapshotError, ContentDiffers
-from ceph_rsnapshot_common.manifest import Manifest
-from ceph_rsnapshot_common.records import Image, Listing
+from ceph_rsnapshot_common.protocol.manifest import Manifest
+from ceph_rsnapshot_common.protocol.records import Image, Listing
 
 _logger = logging.getLogger(__name__)
 

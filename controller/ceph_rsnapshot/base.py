@@ -13,7 +13,7 @@ from ceph_rsnapshot.layout import Place
 from ceph_rsnapshot.work import Work
 from ceph_rsnapshot_common import qcow
 from ceph_rsnapshot_common.errors import BaseUnusable, CommandFailed, NbdFailed
-from ceph_rsnapshot_common.manifest import Base, Manifest, ManifestUnreadable, read_manifest
+from ceph_rsnapshot_common.protocol.manifest import Base, Manifest, ManifestUnreadable, read_manifest
 from ceph_rsnapshot_common.settings import Settings
 
 

@@ -24,7 +24,7 @@ from ceph_rsnapshot_common.errors import (
 )
 from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.names import Pool
-from ceph_rsnapshot_common.records import (
+from ceph_rsnapshot_common.protocol.records import (
     PROTOCOL,
     BlockDigests,
     BlockRequest,
@@ -49,7 +49,7 @@ from ceph_rsnapshot_common.records import (
     RestoreRequest,
     SnapshotRequest,
 )
-from ceph_rsnapshot_common.wire import CALL_SECONDS, PROTOCOL_CONFIG
+from ceph_rsnapshot_common.protocol.wire import CALL_SECONDS, PROTOCOL_CONFIG
 
 Progress = Callable[[JobStatus], None]
 _POLL_SECONDS = 0.02

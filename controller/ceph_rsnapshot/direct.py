@@ -23,8 +23,8 @@ from ceph_rsnapshot.source_check import SourceCheck
 from ceph_rsnapshot.work import Work
 from ceph_rsnapshot_common import commands, folders, qcow, servers, space
 from ceph_rsnapshot_common.errors import BaseUnusable, Cancelled, CephRsnapshotError, NbdFailed
-from ceph_rsnapshot_common.manifest import Manifest
-from ceph_rsnapshot_common.records import Closed, Facts, Opened
+from ceph_rsnapshot_common.protocol.manifest import Manifest
+from ceph_rsnapshot_common.protocol.records import Closed, Facts, Opened
 
 _RENEW_SECONDS = 30.0
 

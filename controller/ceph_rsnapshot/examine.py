@@ -19,8 +19,8 @@ from ceph_rsnapshot_common import folders
 from ceph_rsnapshot_common.content.block_digests import PIECE
 from ceph_rsnapshot_common.content.ranges import Range, Ranges, clipped, union
 from ceph_rsnapshot_common.errors import BaseUnusable, ContentDiffers, SnapshotGone
-from ceph_rsnapshot_common.manifest import ContentDigests
-from ceph_rsnapshot_common.records import SnapshotRequest
+from ceph_rsnapshot_common.protocol.manifest import ContentDigests
+from ceph_rsnapshot_common.protocol.records import SnapshotRequest
 
 
 def examine_whole(work: Work, plan: Plan, path: Path, digests: Path, written: Iterable[Range]) -> dict[str, object]:

@@ -13,7 +13,7 @@ from ceph_rsnapshot.backups import Backup
 from ceph_rsnapshot.contents import write_digests
 from ceph_rsnapshot.held import Held
 from ceph_rsnapshot_common.errors import BackupDamaged
-from ceph_rsnapshot_common.manifest import Manifest
+from ceph_rsnapshot_common.protocol.manifest import Manifest
 
 _ACCEPT = "to restore what there is, accept the damage (--accept-damage)"
 

@@ -19,8 +19,8 @@ from ceph_rsnapshot.layout import Place
 from ceph_rsnapshot.rsnapshot import Source, configured
 from ceph_rsnapshot.work import Work
 from ceph_rsnapshot_common import __version__, folders, qcow
-from ceph_rsnapshot_common.manifest import Manifest, Versions, render
-from ceph_rsnapshot_common.records import Facts
+from ceph_rsnapshot_common.protocol.manifest import Manifest, Versions, render
+from ceph_rsnapshot_common.protocol.records import Facts
 
 Examine = Callable[[], dict[str, object]]
 """Compares the file with its snapshot, and returns what the manifest says of that."""

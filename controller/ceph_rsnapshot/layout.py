@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ceph_rsnapshot_common.manifest import Identity, Manifest, ManifestUnreadable, read_manifest
 from ceph_rsnapshot_common.names import Pool, decode, encode, image_folder
+from ceph_rsnapshot_common.protocol.manifest import Identity, Manifest, ManifestUnreadable, read_manifest
 
 
 @dataclass(frozen=True)

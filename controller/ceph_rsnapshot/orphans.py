@@ -18,7 +18,7 @@ from ceph_rsnapshot.rsnapshot import Source, configured
 from ceph_rsnapshot_common import folders
 from ceph_rsnapshot_common.errors import CephRsnapshotError, OrphansSuspicious
 from ceph_rsnapshot_common.names import Pool
-from ceph_rsnapshot_common.records import Listing
+from ceph_rsnapshot_common.protocol.records import Listing
 from ceph_rsnapshot_common.settings import Settings
 
 _MARK = ".orphan.json"

@@ -20,7 +20,7 @@ from ceph_rsnapshot_common import commands, folders, space
 from ceph_rsnapshot_common.config import Loaded
 from ceph_rsnapshot_common.errors import AgentUnreachable, CephRsnapshotError, ConfigError, VersionMismatch
 from ceph_rsnapshot_common.model import Record
-from ceph_rsnapshot_common.records import CheckItem, CheckRequest, bad, good
+from ceph_rsnapshot_common.protocol.records import CheckItem, CheckRequest, bad, good
 from ceph_rsnapshot_common.settings import Settings
 from ceph_rsnapshot_common.sizes import format_size
 from ceph_rsnapshot_common.snapshot_name import snapshot_name

@@ -10,7 +10,7 @@ from pydantic import computed_field
 
 from ceph_rsnapshot_common.errors import CephRsnapshotError, ErrorRecord, NothingToBackUp, from_record
 from ceph_rsnapshot_common.model import Record
-from ceph_rsnapshot_common.records import Listing
+from ceph_rsnapshot_common.protocol.records import Listing
 
 ImageResult = Literal["done", "skipped", "no-snapshot", "failed", "not-reached", "would-back-up"]
 OrphanResult = Literal["rotated", "removed", "already-rotated", "kept", "failed", "would-rotate"]

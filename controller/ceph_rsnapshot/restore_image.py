@@ -23,10 +23,10 @@ from ceph_rsnapshot.nbd_client import data_extents
 from ceph_rsnapshot_common import folders, qcow, servers
 from ceph_rsnapshot_common.content.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import AgentUnreachable, CephRsnapshotError, CommandFailed, NbdFailed, RestoreFailed
-from ceph_rsnapshot_common.manifest import Manifest
 from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.names import Pool
-from ceph_rsnapshot_common.records import BlockDigests, BlockRequest, RestoreOpened, RestoreRequest
+from ceph_rsnapshot_common.protocol.manifest import Manifest
+from ceph_rsnapshot_common.protocol.records import BlockDigests, BlockRequest, RestoreOpened, RestoreRequest
 from ceph_rsnapshot_common.settings import Settings
 
 Progress = Callable[[str, str, int, int], None]

@@ -10,7 +10,7 @@ from ceph_rsnapshot.layout import Place
 from ceph_rsnapshot.rsnapshot import Rsnapshot
 from ceph_rsnapshot_common import folders
 from ceph_rsnapshot_common.errors import TransferFailed
-from ceph_rsnapshot_common.manifest import Manifest
+from ceph_rsnapshot_common.protocol.manifest import Manifest
 
 _logger = logging.getLogger(__name__)
 

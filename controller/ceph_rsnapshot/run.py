@@ -26,7 +26,7 @@ from ceph_rsnapshot_common.errors import (
     PoolUnreadable,
 )
 from ceph_rsnapshot_common.names import Pool
-from ceph_rsnapshot_common.records import Image, JobStatus, Listing, ListRequest
+from ceph_rsnapshot_common.protocol.records import Image, JobStatus, Listing, ListRequest
 from ceph_rsnapshot_common.settings import Settings
 
 

@@ -14,7 +14,7 @@ from ceph_rsnapshot_common.content.block_digests import PIECE
 from ceph_rsnapshot_common.content.digest import digest
 from ceph_rsnapshot_common.content.ranges import Range, Ranges, clipped, cut
 from ceph_rsnapshot_common.errors import ContentDiffers
-from ceph_rsnapshot_common.records import DigestRequest, Digests, SnapshotRequest
+from ceph_rsnapshot_common.protocol.records import DigestRequest, Digests, SnapshotRequest
 
 Taker = Callable[[int, memoryview], None]
 """Gets each content that was read, with its offset."""

@@ -12,8 +12,8 @@ from ceph_rsnapshot.rsnapshot import Source, configured
 from ceph_rsnapshot.work import Work
 from ceph_rsnapshot_common import folders
 from ceph_rsnapshot_common.errors import CephRsnapshotError, ContentDiffers, TransferFailed
-from ceph_rsnapshot_common.manifest import Manifest, render
-from ceph_rsnapshot_common.records import Exported
+from ceph_rsnapshot_common.protocol.manifest import Manifest, render
+from ceph_rsnapshot_common.protocol.records import Exported
 
 _FEW_HOLES = 0.95
 _logger = logging.getLogger(__name__)

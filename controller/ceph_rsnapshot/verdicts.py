@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from ceph_rsnapshot.layout import Place
 from ceph_rsnapshot_common import folders, locks
-from ceph_rsnapshot_common.manifest import Manifest, is_sealed, sealed
 from ceph_rsnapshot_common.model import Record
+from ceph_rsnapshot_common.protocol.manifest import Manifest, is_sealed, sealed
 
 NAME = ".verified.json"
 _LOCK = ".verified.lock"

@@ -35,10 +35,10 @@ from ceph_rsnapshot_common.errors import (
     PoolUnreadable,
     SnapshotGone,
 )
-from ceph_rsnapshot_common.manifest import Manifest
 from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.names import Pool
-from ceph_rsnapshot_common.records import SnapshotRequest
+from ceph_rsnapshot_common.protocol.manifest import Manifest
+from ceph_rsnapshot_common.protocol.records import SnapshotRequest
 from ceph_rsnapshot_common.settings import Settings
 
 Progress = Callable[[str, str, int, int], None]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from ceph_rsnapshot.context import Context
 from ceph_rsnapshot.layout import Place
 from ceph_rsnapshot.observer import Observer
-from ceph_rsnapshot_common.manifest import Base, Identity
-from ceph_rsnapshot_common.records import (
+from ceph_rsnapshot_common.protocol.manifest import Base, Identity
+from ceph_rsnapshot_common.protocol.records import (
     ExportRequest,
     Image,
     JobStatus,

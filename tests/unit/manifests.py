@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from ceph_rsnapshot_common.manifest import ContentDigests, Layout, Manifest, Versions
+from ceph_rsnapshot_common.protocol.manifest import ContentDigests, Layout, Manifest, Versions
 
 MANIFEST = Manifest(
     fsid="6b7c6f4e-0000-4000-8000-000000000000",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ceph_rsnapshot import digest_file
 from ceph_rsnapshot_common.content.block_digests import BLOCK, PIECE, block_sums
-from ceph_rsnapshot_common.manifest import ManifestUnreadable, parse_manifest, sealed
+from ceph_rsnapshot_common.protocol.manifest import ManifestUnreadable, parse_manifest, sealed
 from tests.unit.manifests import MANIFEST
 
 SIZE = 3 * BLOCK + 5 * PIECE + 777

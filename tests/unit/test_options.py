@@ -16,8 +16,8 @@ from ceph_rsnapshot.report import RunReport
 from ceph_rsnapshot_common.arguments import keys_with_flags
 from ceph_rsnapshot_common.config import load
 from ceph_rsnapshot_common.errors import ConfigError
-from ceph_rsnapshot_common.manifest import Manifest
-from ceph_rsnapshot_common.records import Listing
+from ceph_rsnapshot_common.protocol.manifest import Manifest
+from ceph_rsnapshot_common.protocol.records import Listing
 from ceph_rsnapshot_common.reference import reference
 from ceph_rsnapshot_common.settings import Settings
 

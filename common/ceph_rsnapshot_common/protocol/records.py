@@ -8,9 +8,9 @@ from typing import Annotated, Literal, Optional
 from pydantic import Field
 
 from ceph_rsnapshot_common.errors import ErrorRecord
-from ceph_rsnapshot_common.manifest import Base, Layout, Manifest
 from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.names import Pool
+from ceph_rsnapshot_common.protocol.manifest import Base, Layout, Manifest
 
 PROTOCOL = 4
 """Raised with every change of the calls or records; both ends must have the same."""
