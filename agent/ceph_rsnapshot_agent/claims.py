@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Optional
 
-from ceph_rsnapshot_common import folders, locks
 from ceph_rsnapshot_common.errors import ExportInUse, LockHeld
+from ceph_rsnapshot_common.files import folders, locks
 from ceph_rsnapshot_common.names import Pool, encode, image_folder
 
 _CLAIMS = ".claims"

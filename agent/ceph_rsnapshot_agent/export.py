@@ -10,9 +10,10 @@ from ceph_rsnapshot_agent import nbd, source
 from ceph_rsnapshot_agent.claims import Files
 from ceph_rsnapshot_agent.cluster import Cluster
 from ceph_rsnapshot_agent.source import Progress
-from ceph_rsnapshot_common import __version__, commands, folders, qcow, space
+from ceph_rsnapshot_common import __version__, commands, qcow
 from ceph_rsnapshot_common.content.ranges import Ranges, clipped
 from ceph_rsnapshot_common.errors import Cancelled, CommandFailed, ExportFailed
+from ceph_rsnapshot_common.files import folders, space
 from ceph_rsnapshot_common.protocol.manifest import Manifest, Versions, render
 from ceph_rsnapshot_common.protocol.records import Exported, ExportRequest, Facts, QcowOptions
 from ceph_rsnapshot_common.servers import tail

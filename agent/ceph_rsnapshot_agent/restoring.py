@@ -22,7 +22,6 @@ from ceph_rsnapshot_agent.cluster import Cluster, bindings, connect
 from ceph_rsnapshot_agent.features import feature_bits
 from ceph_rsnapshot_agent.lending import Loan
 from ceph_rsnapshot_agent.listing import user_snapshots
-from ceph_rsnapshot_common import folders, locks
 from ceph_rsnapshot_common.errors import (
     CephRsnapshotError,
     LockHeld,
@@ -31,6 +30,7 @@ from ceph_rsnapshot_common.errors import (
     RestoreNotAllowed,
     TargetExists,
 )
+from ceph_rsnapshot_common.files import folders, locks
 from ceph_rsnapshot_common.names import Pool, is_unfinished, unfinished_name
 from ceph_rsnapshot_common.protocol.manifest import Layout
 from ceph_rsnapshot_common.protocol.records import RestoreRequest

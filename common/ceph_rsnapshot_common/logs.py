@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ceph_rsnapshot_common import commands
 from ceph_rsnapshot_common.errors import PathNotUsable
-from ceph_rsnapshot_common.folders import make_private
+from ceph_rsnapshot_common.files.folders import make_private
 
 _FORMAT = "%(asctime)s %(levelname)s %(message)s"
 

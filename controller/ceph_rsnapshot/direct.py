@@ -21,8 +21,9 @@ from ceph_rsnapshot.incoming import Incoming, clone, incoming
 from ceph_rsnapshot.landing import describe, land, land_unchanged
 from ceph_rsnapshot.source_check import SourceCheck
 from ceph_rsnapshot.work import Work
-from ceph_rsnapshot_common import commands, folders, qcow, servers, space
+from ceph_rsnapshot_common import commands, qcow, servers
 from ceph_rsnapshot_common.errors import BaseUnusable, Cancelled, CephRsnapshotError, NbdFailed
+from ceph_rsnapshot_common.files import folders, space
 from ceph_rsnapshot_common.protocol.manifest import Manifest
 from ceph_rsnapshot_common.protocol.records import Closed, Facts, Opened
 

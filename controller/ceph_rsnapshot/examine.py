@@ -15,10 +15,10 @@ from ceph_rsnapshot.nbd_client import data_extents
 from ceph_rsnapshot.read_ahead import read_ahead
 from ceph_rsnapshot.source_check import SourceCheck, Taker
 from ceph_rsnapshot.work import Work
-from ceph_rsnapshot_common import folders
 from ceph_rsnapshot_common.content.block_digests import PIECE
 from ceph_rsnapshot_common.content.ranges import Range, Ranges, clipped, union
 from ceph_rsnapshot_common.errors import BaseUnusable, ContentDiffers, SnapshotGone
+from ceph_rsnapshot_common.files import folders
 from ceph_rsnapshot_common.protocol.manifest import ContentDigests
 from ceph_rsnapshot_common.protocol.records import SnapshotRequest
 

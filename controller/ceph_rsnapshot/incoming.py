@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-from ceph_rsnapshot_common import commands, folders, space
+from ceph_rsnapshot_common import commands
+from ceph_rsnapshot_common.files import folders, space
 from ceph_rsnapshot_common.names import Pool, image_folder
 
 _FOLDER = ".incoming"

@@ -18,7 +18,8 @@ from ceph_rsnapshot.incoming import Incoming, clone, disk_bytes, incoming
 from ceph_rsnapshot.layout import Place
 from ceph_rsnapshot.rsnapshot import Source, configured
 from ceph_rsnapshot.work import Work
-from ceph_rsnapshot_common import __version__, folders, qcow
+from ceph_rsnapshot_common import __version__, qcow
+from ceph_rsnapshot_common.files import folders
 from ceph_rsnapshot_common.protocol.manifest import Manifest, Versions, render
 from ceph_rsnapshot_common.protocol.records import Facts
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from ceph_rsnapshot_common import folders
+from ceph_rsnapshot_common.files import folders
 from ceph_rsnapshot_common.model import Record
 
 _NAME = "last_good_run.json"

@@ -17,9 +17,10 @@ from ceph_rsnapshot.context import RUN_FOLDER_PREFIX
 from ceph_rsnapshot.expected import expected_digests, usable
 from ceph_rsnapshot.held import Held, hold
 from ceph_rsnapshot.restore_image import Progress, Restored
-from ceph_rsnapshot_common import folders, locks, qcow
+from ceph_rsnapshot_common import qcow
 from ceph_rsnapshot_common.content.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import CommandFailed, RestoreFailed, TargetExists
+from ceph_rsnapshot_common.files import folders, locks
 
 Format = Literal["raw", "qcow2"]
 

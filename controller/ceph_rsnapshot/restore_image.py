@@ -20,9 +20,10 @@ from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, AgentConnection
 from ceph_rsnapshot.expected import expected_digests, usable
 from ceph_rsnapshot.held import Held, hold
 from ceph_rsnapshot.nbd_client import data_extents
-from ceph_rsnapshot_common import folders, qcow, servers
+from ceph_rsnapshot_common import qcow, servers
 from ceph_rsnapshot_common.content.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import AgentUnreachable, CephRsnapshotError, CommandFailed, NbdFailed, RestoreFailed
+from ceph_rsnapshot_common.files import folders
 from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.protocol.manifest import Manifest

@@ -8,8 +8,8 @@ from typing import Callable
 
 from ceph_rsnapshot.layout import Place
 from ceph_rsnapshot.rsnapshot import Rsnapshot
-from ceph_rsnapshot_common import folders
 from ceph_rsnapshot_common.errors import TransferFailed
+from ceph_rsnapshot_common.files import folders
 from ceph_rsnapshot_common.protocol.manifest import Manifest
 
 _logger = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from ceph_rsnapshot.examine import examine_whole
 from ceph_rsnapshot.landing import land_unchanged
 from ceph_rsnapshot.rsnapshot import Source, configured
 from ceph_rsnapshot.work import Work
-from ceph_rsnapshot_common import folders
 from ceph_rsnapshot_common.errors import CephRsnapshotError, ContentDiffers, TransferFailed
+from ceph_rsnapshot_common.files import folders
 from ceph_rsnapshot_common.protocol.manifest import Manifest, render
 from ceph_rsnapshot_common.protocol.records import Exported
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from ceph_rsnapshot.layout import Place
-from ceph_rsnapshot_common import folders, locks
+from ceph_rsnapshot_common.files import folders, locks
 from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.protocol.manifest import Manifest, is_sealed, sealed
 

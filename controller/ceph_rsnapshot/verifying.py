@@ -20,7 +20,7 @@ from ceph_rsnapshot.held import Held, hold
 from ceph_rsnapshot.nbd_client import data_extents
 from ceph_rsnapshot.source_check import begun
 from ceph_rsnapshot.verdicts import Verdict
-from ceph_rsnapshot_common import folders, qcow
+from ceph_rsnapshot_common import qcow
 from ceph_rsnapshot_common.content.ranges import union
 from ceph_rsnapshot_common.errors import (
     BackupDamaged,
@@ -35,6 +35,7 @@ from ceph_rsnapshot_common.errors import (
     PoolUnreadable,
     SnapshotGone,
 )
+from ceph_rsnapshot_common.files import folders
 from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.protocol.manifest import Manifest

@@ -14,7 +14,7 @@ from typing import Any, Callable
 
 import pytest
 
-from ceph_rsnapshot_common import commands, folders, interrupts, locks, servers
+from ceph_rsnapshot_common import commands, interrupts, servers
 from ceph_rsnapshot_common.errors import (
     Cancelled,
     CephRsnapshotError,
@@ -25,6 +25,7 @@ from ceph_rsnapshot_common.errors import (
     ToolMissing,
     from_record,
 )
+from ceph_rsnapshot_common.files import folders, locks
 from ceph_rsnapshot_common.interrupts import SIGNALS
 
 

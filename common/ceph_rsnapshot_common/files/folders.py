@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from ceph_rsnapshot_common import locks
 from ceph_rsnapshot_common.errors import LockHeld, PathNotUsable
+from ceph_rsnapshot_common.files import locks
 
 _OWNER = "owner.lock"
 _WRITE_BACK_SECONDS = 0.3
