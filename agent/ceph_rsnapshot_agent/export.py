@@ -10,13 +10,14 @@ from ceph_rsnapshot_agent import nbd, source
 from ceph_rsnapshot_agent.claims import Files
 from ceph_rsnapshot_agent.cluster import Cluster
 from ceph_rsnapshot_agent.source import Progress
-from ceph_rsnapshot_common import __version__, commands, qcow
+from ceph_rsnapshot_common import __version__
 from ceph_rsnapshot_common.content.ranges import Ranges, clipped
 from ceph_rsnapshot_common.errors import Cancelled, CommandFailed, ExportFailed
 from ceph_rsnapshot_common.files import folders, space
+from ceph_rsnapshot_common.process import commands, qemu_img
+from ceph_rsnapshot_common.process.servers import tail
 from ceph_rsnapshot_common.protocol.manifest import Manifest, Versions, render
 from ceph_rsnapshot_common.protocol.records import Exported, ExportRequest, Facts, QcowOptions
-from ceph_rsnapshot_common.servers import tail
 from ceph_rsnapshot_common.settings import Settings
 
 
@@ -53,7 +54,7 @@ def export(
         _copy(settings, full, files, allocated.bytes, progress, cancelled)
         source.check_still_there(cluster, full)
         progress("checking", allocated.bytes, allocated.bytes)
-        qcow.finish(files.partial, files.qcow, "ceph")
+        qemu_img.finish(files.partial, files.qcow, "ceph")
         manifest = _manifest(full, files, facts, allocated, started)
         folders.write_durably(files.manifest, render(manifest))
         ranges = tuple(clipped(allocated, facts.size))
@@ -91,7 +92,7 @@ def _copy(
 
 def _measure(uri: str, options: QcowOptions, cancelled: threading.Event) -> int:
     """Bytes that the qcow2 will need at most."""
-    how = ["--output=json", "-f", "raw", "-O", "qcow2", *qcow.create_options(options)]
+    how = ["--output=json", "-f", "raw", "-O", "qcow2", *qemu_img.create_options(options)]
     argv = [commands.find_tool("qemu-img", "ceph"), "measure", *how, uri]
     answer = commands.run(commands.dying_with_parent(argv, "ceph"), cancelled=cancelled)
     return int(json.loads(answer.stdout)["required"])
@@ -110,8 +111,8 @@ def _convert(
 
     show(0)
     compressed = [] if options.compression == "none" else ["-c"]
-    how = [*compressed, "-f", "raw", "-O", "qcow2", *qcow.create_options(options)]
-    qcow.convert(uri, str(files.partial), how, "ceph", show, cancelled=cancelled)
+    how = [*compressed, "-f", "raw", "-O", "qcow2", *qemu_img.create_options(options)]
+    qemu_img.convert(uri, str(files.partial), how, "ceph", show, cancelled=cancelled)
 
 
 def _manifest(request: ExportRequest, files: Files, facts: Facts, allocated: Ranges, started: datetime) -> Manifest:
@@ -134,5 +135,5 @@ def _manifest(request: ExportRequest, files: Files, facts: Facts, allocated: Ran
         started=started,
         ended=datetime.now(timezone.utc),
         layout=facts.layout,
-        versions=Versions(ceph_rsnapshot=__version__, ceph=facts.ceph, qemu=qcow.qemu_version("ceph")),
+        versions=Versions(ceph_rsnapshot=__version__, ceph=facts.ceph, qemu=qemu_img.qemu_version("ceph")),
     )

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Callable
 
 from ceph_rsnapshot_agent import nbd
-from ceph_rsnapshot_common.servers import tail
+from ceph_rsnapshot_common.process.servers import tail
 
 LEASE_SECONDS = 300.0
 """An export that was not renewed for so long is closed: its controller hangs, or forgot it."""

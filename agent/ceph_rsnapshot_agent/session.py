@@ -17,10 +17,10 @@ from ceph_rsnapshot_agent.lending import Loan
 from ceph_rsnapshot_agent.listing import list_images
 from ceph_rsnapshot_agent.restores import Restores
 from ceph_rsnapshot_common import __version__
-from ceph_rsnapshot_common.commands import find_tool
 from ceph_rsnapshot_common.content.ranges import clipped
 from ceph_rsnapshot_common.errors import ErrorRecord, ExportUnknown, ToolMissing
 from ceph_rsnapshot_common.names import Pool
+from ceph_rsnapshot_common.process.commands import find_tool
 from ceph_rsnapshot_common.protocol.records import (
     PROTOCOL,
     CheckRequest,

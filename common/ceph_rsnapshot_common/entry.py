@@ -8,7 +8,7 @@ import sys
 from typing import Callable, NoReturn
 
 from ceph_rsnapshot_common.errors import CephRsnapshotError
-from ceph_rsnapshot_common.interrupts import SIGNALS
+from ceph_rsnapshot_common.process.interrupts import SIGNALS
 
 
 class Interrupted(KeyboardInterrupt):

@@ -7,9 +7,9 @@ import logging.handlers
 import sys
 from pathlib import Path
 
-from ceph_rsnapshot_common import commands
 from ceph_rsnapshot_common.errors import PathNotUsable
 from ceph_rsnapshot_common.files.folders import make_private
+from ceph_rsnapshot_common.process import commands
 
 _FORMAT = "%(asctime)s %(levelname)s %(message)s"
 

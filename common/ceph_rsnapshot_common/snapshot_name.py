@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ceph_rsnapshot_common import commands
 from ceph_rsnapshot_common.errors import CommandFailed, ConfigError
+from ceph_rsnapshot_common.process import commands
 from ceph_rsnapshot_common.settings import Settings
 
 

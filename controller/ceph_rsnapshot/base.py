@@ -11,8 +11,8 @@ from typing import Optional
 from ceph_rsnapshot import digest_file, verdicts
 from ceph_rsnapshot.layout import Place
 from ceph_rsnapshot.work import Work
-from ceph_rsnapshot_common import qcow
 from ceph_rsnapshot_common.errors import BaseUnusable, CommandFailed, NbdFailed
+from ceph_rsnapshot_common.process import qemu_img
 from ceph_rsnapshot_common.protocol.manifest import Base, Manifest, ManifestUnreadable, read_manifest
 from ceph_rsnapshot_common.settings import Settings
 
@@ -118,7 +118,7 @@ def _damage(place: Place, newest: Manifest) -> str | None:
     if status.st_size != newest.qcow2_file_size or newest.qcow2_mtime_ns not in (None, status.st_mtime_ns):
         return "the qcow2 of the newest backup is not as it was made (its size or time differs)"
     try:
-        qcow.check(path, "backup")
+        qemu_img.check(path, "backup")
     except CommandFailed as error:
         return f"the newest backup failed its check: {error}"
     return _distrust(place, newest)

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Callable
 
-from ceph_rsnapshot_common import commands, servers
-from ceph_rsnapshot_common.commands import find_tool
 from ceph_rsnapshot_common.errors import AgentUnreachable, CommandFailed
+from ceph_rsnapshot_common.process import commands, servers
+from ceph_rsnapshot_common.process.commands import find_tool
 from ceph_rsnapshot_common.settings import Settings
 
 _CONNECT_SECONDS = 60.0

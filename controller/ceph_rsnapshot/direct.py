@@ -21,9 +21,9 @@ from ceph_rsnapshot.incoming import Incoming, clone, incoming
 from ceph_rsnapshot.landing import describe, land, land_unchanged
 from ceph_rsnapshot.source_check import SourceCheck
 from ceph_rsnapshot.work import Work
-from ceph_rsnapshot_common import commands, qcow, servers
 from ceph_rsnapshot_common.errors import BaseUnusable, Cancelled, CephRsnapshotError, NbdFailed
 from ceph_rsnapshot_common.files import folders, space
+from ceph_rsnapshot_common.process import commands, qemu_img, servers
 from ceph_rsnapshot_common.protocol.manifest import Manifest
 from ceph_rsnapshot_common.protocol.records import Closed, Facts, Opened
 
@@ -48,7 +48,7 @@ def back_up(work: Work, plan: Plan) -> Manifest:
         if not plan.base and work.settings.qcow_compression != "none":
             _compress(work, files)
         with relied_on(plan):
-            qcow.finish(files.partial, files.qcow, "backup")
+            qemu_img.finish(files.partial, files.qcow, "backup")
         manifest = describe(work, plan, opened.facts, files.qcow, started).model_copy(
             update={
                 "kind": "increment" if plan.base else "full",
@@ -102,7 +102,7 @@ def _prepare(work: Work, plan: Plan, files: Incoming, facts: Facts, ticks: _Tick
         clone(work.place.qcow(work.place.day(0)), files.partial, minimum, partial(ticks, "cloning"))
         return
     uncompressed = work.qcow_options.model_copy(update={"compression": "none"})
-    options = ["-q", "-f", "qcow2", *qcow.create_options(uncompressed)]
+    options = ["-q", "-f", "qcow2", *qemu_img.create_options(uncompressed)]
     commands.run([commands.find_tool("qemu-img", "backup"), "create", *options, str(files.partial), str(facts.size)])
 
 
@@ -153,7 +153,7 @@ def _compress(work: Work, files: Incoming) -> None:
     work.show("compressing")
     plain = files.partial.with_name(f"{files.partial.name}.plain")
     files.partial.rename(plain)
-    how = ["-c", "-m", "8", "-f", "qcow2", "-O", "qcow2", *qcow.create_options(work.qcow_options)]
+    how = ["-c", "-m", "8", "-f", "qcow2", "-O", "qcow2", *qemu_img.create_options(work.qcow_options)]
     argv = [commands.find_tool("qemu-img", "backup"), "convert", *how, str(plain), str(files.partial)]
     with space.watched(files.folder, work.settings.min_freespace, threading.Event()) as watch:
         try:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-from ceph_rsnapshot_common import commands
 from ceph_rsnapshot_common.files import folders, space
 from ceph_rsnapshot_common.names import Pool, image_folder
+from ceph_rsnapshot_common.process import commands
 
 _FOLDER = ".incoming"
 _FS_IOC_FSGETXATTR, _FS_IOC_FSSETXATTR = 0x801C581F, 0x401C5820

@@ -18,8 +18,9 @@ from ceph_rsnapshot.incoming import Incoming, clone, disk_bytes, incoming
 from ceph_rsnapshot.layout import Place
 from ceph_rsnapshot.rsnapshot import Source, configured
 from ceph_rsnapshot.work import Work
-from ceph_rsnapshot_common import __version__, qcow
+from ceph_rsnapshot_common import __version__
 from ceph_rsnapshot_common.files import folders
+from ceph_rsnapshot_common.process import qemu_img
 from ceph_rsnapshot_common.protocol.manifest import Manifest, Versions, render
 from ceph_rsnapshot_common.protocol.records import Facts
 
@@ -127,7 +128,7 @@ def describe(work: Work, plan: Plan, facts: Facts, path: Path, started: datetime
         started=started,
         ended=datetime.now(timezone.utc),
         layout=facts.layout,
-        versions=Versions(ceph_rsnapshot=__version__, ceph=facts.ceph, qemu=qcow.qemu_version("backup")),
+        versions=Versions(ceph_rsnapshot=__version__, ceph=facts.ceph, qemu=qemu_img.qemu_version("backup")),
     )
 
 

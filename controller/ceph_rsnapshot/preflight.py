@@ -16,11 +16,11 @@ from ceph_rsnapshot.client import AgentClient
 from ceph_rsnapshot.connection import connecting
 from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, lock_holder, tools_needed
 from ceph_rsnapshot.nbd_client import nbd_bindings
-from ceph_rsnapshot_common import commands
 from ceph_rsnapshot_common.config import Loaded
 from ceph_rsnapshot_common.errors import AgentUnreachable, CephRsnapshotError, ConfigError, VersionMismatch
 from ceph_rsnapshot_common.files import folders, space
 from ceph_rsnapshot_common.model import Record
+from ceph_rsnapshot_common.process import commands
 from ceph_rsnapshot_common.protocol.records import CheckItem, CheckRequest, bad, good
 from ceph_rsnapshot_common.settings import Settings
 from ceph_rsnapshot_common.sizes import format_size

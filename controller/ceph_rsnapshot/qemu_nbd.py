@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ceph_rsnapshot.nbd_client import connect
-from ceph_rsnapshot_common import servers
-from ceph_rsnapshot_common.commands import find_tool
+from ceph_rsnapshot_common.process import servers
+from ceph_rsnapshot_common.process.commands import find_tool
 
 LOG = "qemu-nbd.log"
 """Its output, in the folder that `serve` is given."""

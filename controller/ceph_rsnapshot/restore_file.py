@@ -17,10 +17,10 @@ from ceph_rsnapshot.context import RUN_FOLDER_PREFIX
 from ceph_rsnapshot.expected import expected_digests, usable
 from ceph_rsnapshot.held import Held, hold
 from ceph_rsnapshot.restore_image import Progress, Restored
-from ceph_rsnapshot_common import qcow
 from ceph_rsnapshot_common.content.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import CommandFailed, RestoreFailed, TargetExists
 from ceph_rsnapshot_common.files import folders, locks
+from ceph_rsnapshot_common.process import qemu_img
 
 Format = Literal["raw", "qcow2"]
 
@@ -74,7 +74,7 @@ def _convert(held: Held, partial: Path, file_format: str, size: int, progress: P
         progress(held.backup.name, "converting", int(size * share), size)
 
     how = ["-f", "qcow2", "-O", file_format]
-    qcow.convert(str(held.qcow), str(partial), how, "backup", show, pass_fds=held.pass_fds)
+    qemu_img.convert(str(held.qcow), str(partial), how, "backup", show, pass_fds=held.pass_fds)
     if file_format == "raw":
         os.truncate(partial, size)  # a qcow2 counts in sectors, an image in bytes
 

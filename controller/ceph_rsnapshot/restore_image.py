@@ -20,12 +20,12 @@ from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, AgentConnection
 from ceph_rsnapshot.expected import expected_digests, usable
 from ceph_rsnapshot.held import Held, hold
 from ceph_rsnapshot.nbd_client import data_extents
-from ceph_rsnapshot_common import qcow, servers
 from ceph_rsnapshot_common.content.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import AgentUnreachable, CephRsnapshotError, CommandFailed, NbdFailed, RestoreFailed
 from ceph_rsnapshot_common.files import folders
 from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.names import Pool
+from ceph_rsnapshot_common.process import qemu_img, servers
 from ceph_rsnapshot_common.protocol.manifest import Manifest
 from ceph_rsnapshot_common.protocol.records import BlockDigests, BlockRequest, RestoreOpened, RestoreRequest
 from ceph_rsnapshot_common.settings import Settings
@@ -120,7 +120,7 @@ class _Restore:
                 how = ["-n", "--target-is-zero", "-f", "qcow2", "-O", "raw"]
                 uri = servers.nbd_uri(target)
                 fds = held.pass_fds
-                qcow.convert(str(held.qcow), uri, how, "backup", self._show, pass_fds=fds, waiting=self._renew)
+                qemu_img.convert(str(held.qcow), uri, how, "backup", self._show, pass_fds=fds, waiting=self._renew)
             return self._data_bytes(held)
         except (NbdFailed, CommandFailed) as error:
             # nbdkit knows why a write failed; and if the agent is gone, that is what is said

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ceph_rsnapshot.layout import Place
-from ceph_rsnapshot_common import commands
-from ceph_rsnapshot_common.commands import find_tool
 from ceph_rsnapshot_common.errors import RsnapshotFailed, one_line
+from ceph_rsnapshot_common.process import commands
+from ceph_rsnapshot_common.process.commands import find_tool
 from ceph_rsnapshot_common.settings import Settings
 
 # --modify-window=-1 compares times to the nanosecond: by whole seconds two different images can look the same

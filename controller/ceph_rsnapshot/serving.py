@@ -14,10 +14,10 @@ from typing import Callable
 from ceph_rsnapshot.backups import Backup
 from ceph_rsnapshot.context import RUN_FOLDER_PREFIX
 from ceph_rsnapshot.held import Held, hold
-from ceph_rsnapshot_common import servers
-from ceph_rsnapshot_common.commands import find_tool
 from ceph_rsnapshot_common.errors import PathNotUsable
 from ceph_rsnapshot_common.files import folders
+from ceph_rsnapshot_common.process import servers
+from ceph_rsnapshot_common.process.commands import find_tool
 
 _READY_SECONDS = 60.0
 _LONGEST_SOCKET = 107  # unix(7)

@@ -20,7 +20,6 @@ from ceph_rsnapshot.held import Held, hold
 from ceph_rsnapshot.nbd_client import data_extents
 from ceph_rsnapshot.source_check import begun
 from ceph_rsnapshot.verdicts import Verdict
-from ceph_rsnapshot_common import qcow
 from ceph_rsnapshot_common.content.ranges import union
 from ceph_rsnapshot_common.errors import (
     BackupDamaged,
@@ -38,6 +37,7 @@ from ceph_rsnapshot_common.errors import (
 from ceph_rsnapshot_common.files import folders
 from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.names import Pool
+from ceph_rsnapshot_common.process import qemu_img
 from ceph_rsnapshot_common.protocol.manifest import Manifest
 from ceph_rsnapshot_common.protocol.records import SnapshotRequest
 from ceph_rsnapshot_common.settings import Settings
@@ -147,7 +147,7 @@ class Verifier:
         if digests and digest_file.of_header(held.descriptor) != digests.header:
             return ["header: how the qcow2 begins is not as it was made"]
         try:
-            qcow.check(held.qcow, "backup", held.pass_fds)
+            qemu_img.check(held.qcow, "backup", held.pass_fds)
         except CommandFailed as error:
             return [f"qcow2: qemu-img check: {error}"]
         return []

@@ -14,7 +14,6 @@ from typing import Any, Callable
 
 import pytest
 
-from ceph_rsnapshot_common import commands, interrupts, servers
 from ceph_rsnapshot_common.errors import (
     Cancelled,
     CephRsnapshotError,
@@ -26,7 +25,8 @@ from ceph_rsnapshot_common.errors import (
     from_record,
 )
 from ceph_rsnapshot_common.files import folders, locks
-from ceph_rsnapshot_common.interrupts import SIGNALS
+from ceph_rsnapshot_common.process import commands, interrupts, servers
+from ceph_rsnapshot_common.process.interrupts import SIGNALS
 
 
 def _python(code: str) -> list[str]:

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Callable
 
-from ceph_rsnapshot_common import interrupts
 from ceph_rsnapshot_common.errors import Cancelled, CommandFailed, ToolMissing, one_line
+from ceph_rsnapshot_common.process import interrupts
 
 PACKAGES = {
     "nbdkit": "nbdkit with nbdkit-plugin-python (nbdkit-python-plugin on RHEL)",

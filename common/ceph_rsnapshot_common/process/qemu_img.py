@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Callable
 
-from ceph_rsnapshot_common import commands
+from ceph_rsnapshot_common.process import commands
 from ceph_rsnapshot_common.protocol.records import QcowOptions
 
 _COROUTINES = "16"
