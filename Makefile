@@ -45,7 +45,7 @@ format: install
 	$(PYTHON) -m ruff format .
 
 docs: install
-	$(PYTHON) -m ceph_rsnapshot_common.reference > docs/configuration.md
+	$(PYTHON) -m ceph_rsnapshot_common.config.reference > docs/configuration.md
 
 man: install
 	$(PYTHON) docs/manpages.py build/man

@@ -9,7 +9,7 @@ import pytest
 import rbd
 
 from ceph_rsnapshot_agent import lending, nbd
-from ceph_rsnapshot_common.config import load
+from ceph_rsnapshot_common.config.load import load
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.protocol.records import ExportRequest
 from tests.ceph import MIB

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.names import Pool, encode, image_folder
 from ceph_rsnapshot_common.protocol.manifest import Base
 from ceph_rsnapshot_common.protocol.records import LandedRequest
-from ceph_rsnapshot_common.settings import Settings
 
 _logger = logging.getLogger(__name__)
 

@@ -19,14 +19,14 @@ from ceph_rsnapshot_agent.listing import list_images
 from ceph_rsnapshot_agent.session import remove_unclaimed
 from ceph_rsnapshot_common import logs
 from ceph_rsnapshot_common.arguments import chosen, make_parser
-from ceph_rsnapshot_common.config import load
+from ceph_rsnapshot_common.config.load import load
+from ceph_rsnapshot_common.config.settings import Settings
+from ceph_rsnapshot_common.config.snapshot_name import snapshot_name
 from ceph_rsnapshot_common.entry import exit_with
 from ceph_rsnapshot_common.errors import ConfigError, ImageMissing, SnapshotMissing, from_record
 from ceph_rsnapshot_common.names import Pool, parse_pool
 from ceph_rsnapshot_common.protocol.records import ExportRequest, Image, Listing, ListRequest, QcowOptions
-from ceph_rsnapshot_common.settings import Settings
 from ceph_rsnapshot_common.sizes import format_size
-from ceph_rsnapshot_common.snapshot_name import snapshot_name
 
 
 def agent() -> NoReturn:

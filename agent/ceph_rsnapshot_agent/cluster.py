@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ceph_rsnapshot_agent.nbdkit.diff import MANAGEMENT_OPS
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import (
     BindingsMissing,
     CephRsnapshotError,
@@ -25,7 +26,6 @@ from ceph_rsnapshot_common.errors import (
 )
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.protocol.records import SnapshotRequest
-from ceph_rsnapshot_common.settings import Settings
 
 _logger = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from ceph_rsnapshot_agent.claims import Files
 from ceph_rsnapshot_agent.cluster import Cluster
 from ceph_rsnapshot_agent.source import Progress
 from ceph_rsnapshot_common import __version__
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.content.ranges import Ranges, clipped
 from ceph_rsnapshot_common.errors import Cancelled, CommandFailed, ExportFailed
 from ceph_rsnapshot_common.files import folders, space
@@ -18,7 +19,6 @@ from ceph_rsnapshot_common.process import commands, qemu_img
 from ceph_rsnapshot_common.process.servers import tail
 from ceph_rsnapshot_common.protocol.manifest import Manifest, Versions, render
 from ceph_rsnapshot_common.protocol.records import Exported, ExportRequest, Facts, QcowOptions
-from ceph_rsnapshot_common.settings import Settings
 
 
 def export(

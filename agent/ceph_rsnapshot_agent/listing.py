@@ -14,11 +14,11 @@ from typing import Any, Callable, Optional
 from ceph_rsnapshot_agent import bases
 from ceph_rsnapshot_agent.cluster import Cluster, bindings, open_image
 from ceph_rsnapshot_agent.features import feature_names
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import Cancelled, ImageUnreadable
 from ceph_rsnapshot_common.names import Pool, is_unfinished
 from ceph_rsnapshot_common.protocol.manifest import Base
 from ceph_rsnapshot_common.protocol.records import Image, Listing, ListRequest, Snapshot
-from ceph_rsnapshot_common.settings import Settings
 
 _THREADS = 16
 _USER_NAMESPACE = 0  # RBD_SNAP_NAMESPACE_TYPE_USER; groups, trash and mirroring have their own

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ceph_rsnapshot_agent.cluster import client_options
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.files import folders
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.process import servers
 from ceph_rsnapshot_common.process.commands import find_tool
 from ceph_rsnapshot_common.protocol.records import ExportRequest
-from ceph_rsnapshot_common.settings import Settings
 
 FOLDER_PREFIX = "ceph_rsnapshot_nbd_"
 _PLUGINS = Path(__file__).parent / "nbdkit"

@@ -11,11 +11,11 @@ from typing import Any
 
 from ceph_rsnapshot_agent.cluster import Cluster, bindings, connect
 from ceph_rsnapshot_agent.listing import list_images
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import CephRsnapshotError
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.process import commands
 from ceph_rsnapshot_common.protocol.records import CheckItem, CheckRequest, Checks, Listing, ListRequest, bad, good
-from ceph_rsnapshot_common.settings import Settings
 from ceph_rsnapshot_common.sizes import format_size
 
 _TOOLS = ("nbdkit", "qemu-img", "rsync", "setpriv")

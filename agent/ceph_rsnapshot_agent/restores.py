@@ -9,6 +9,7 @@ import threading
 from ceph_rsnapshot_agent.jobs import Jobs, Report
 from ceph_rsnapshot_agent.restored import block_digests
 from ceph_rsnapshot_agent.restoring import Restore, sweep
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import ExportUnknown, RestoreFailed
 from ceph_rsnapshot_common.protocol.records import (
     BlockDigests,
@@ -18,7 +19,6 @@ from ceph_rsnapshot_common.protocol.records import (
     RestoreOpened,
     RestoreRequest,
 )
-from ceph_rsnapshot_common.settings import Settings
 
 
 class Restores:

@@ -22,6 +22,7 @@ from ceph_rsnapshot_agent.cluster import Cluster, bindings, connect
 from ceph_rsnapshot_agent.features import feature_bits
 from ceph_rsnapshot_agent.lending import Loan
 from ceph_rsnapshot_agent.listing import user_snapshots
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import (
     CephRsnapshotError,
     LockHeld,
@@ -34,7 +35,6 @@ from ceph_rsnapshot_common.files import folders, locks
 from ceph_rsnapshot_common.names import Pool, is_unfinished, unfinished_name
 from ceph_rsnapshot_common.protocol.manifest import Layout
 from ceph_rsnapshot_common.protocol.records import RestoreRequest
-from ceph_rsnapshot_common.settings import Settings
 
 # what Ceph sets by itself, or what does not survive in a new image
 _NOT_AT_CREATION = frozenset(("data-pool", "operations", "migrating", "non-primary", "dirty-cache"))

@@ -17,10 +17,10 @@ from rpyc.utils.server import ThreadedServer
 
 from ceph_rsnapshot_agent import claims, nbd, restoring
 from ceph_rsnapshot_agent.service import AgentService, Sessions
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import PathNotUsable
 from ceph_rsnapshot_common.files import folders, locks
 from ceph_rsnapshot_common.protocol.wire import PROTOCOL_CONFIG
-from ceph_rsnapshot_common.settings import Settings
 
 _logger = logging.getLogger(__name__)
 

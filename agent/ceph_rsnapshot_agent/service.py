@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from ceph_rsnapshot_agent.jobs import to_record
 from ceph_rsnapshot_agent.session import Session
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import BadRequest, one_line
 from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.protocol.records import (
@@ -28,7 +29,6 @@ from ceph_rsnapshot_common.protocol.records import (
     RestoreRequest,
     SnapshotRequest,
 )
-from ceph_rsnapshot_common.settings import Settings
 
 
 class Sessions:

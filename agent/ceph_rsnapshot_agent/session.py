@@ -17,6 +17,7 @@ from ceph_rsnapshot_agent.lending import Loan
 from ceph_rsnapshot_agent.listing import list_images
 from ceph_rsnapshot_agent.restores import Restores
 from ceph_rsnapshot_common import __version__
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.content.ranges import clipped
 from ceph_rsnapshot_common.errors import ErrorRecord, ExportUnknown, ToolMissing
 from ceph_rsnapshot_common.names import Pool
@@ -37,7 +38,6 @@ from ceph_rsnapshot_common.protocol.records import (
     Opened,
     SnapshotRequest,
 )
-from ceph_rsnapshot_common.settings import Settings
 
 _PATIENCE_SECONDS = 60.0
 _TOOLS = ("nbdkit", "qemu-img", "rsync", "setpriv")

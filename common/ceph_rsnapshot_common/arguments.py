@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ceph_rsnapshot_common import __version__
-from ceph_rsnapshot_common.settings import Settings
+from ceph_rsnapshot_common.config.settings import Settings
 
 formatter = argparse.RawDescriptionHelpFormatter
 """Keeps the lines of descriptions and examples as they are."""

@@ -12,8 +12,8 @@ from ceph_rsnapshot.api import backup, check, explain_settings, list_backups, lo
 from ceph_rsnapshot.observer import Observer
 from ceph_rsnapshot.report import ImageReport, OrphanReport, RunReport
 from ceph_rsnapshot_common import __version__
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import CephRsnapshotError
-from ceph_rsnapshot_common.settings import Settings
 
 __all__ = [
     "CephRsnapshotError",

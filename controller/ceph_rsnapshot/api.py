@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Callable, Literal
 
 from ceph_rsnapshot.observer import Observer
 from ceph_rsnapshot.report import RunReport
-from ceph_rsnapshot_common.config import Loaded, load
+from ceph_rsnapshot_common.config.load import Loaded, load
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import ConfigError
 from ceph_rsnapshot_common.names import Pool, parse_pool
-from ceph_rsnapshot_common.settings import Settings
 
 if TYPE_CHECKING:
     from ceph_rsnapshot.backups import Backup
@@ -79,7 +79,7 @@ def backup(
     """
     # here, because importing the package should cost a script nothing that it does not use
     from ceph_rsnapshot.context import opened
-    from ceph_rsnapshot_common.snapshot_name import snapshot_name
+    from ceph_rsnapshot_common.config.snapshot_name import snapshot_name
 
     started = datetime.now(timezone.utc)
     settings, observer = settings or load_settings(), observer or Observer()

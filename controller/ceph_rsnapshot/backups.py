@@ -14,11 +14,11 @@ from pydantic import computed_field
 from ceph_rsnapshot import disk_use, verdicts
 from ceph_rsnapshot.layout import Place
 from ceph_rsnapshot.verdicts import Verdict
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import PathNotUsable
 from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.names import Pool, decode
 from ceph_rsnapshot_common.protocol.manifest import Manifest, ManifestUnreadable, read_manifest
-from ceph_rsnapshot_common.settings import Settings
 
 _ROTATION = re.compile(r"(\w+)\.(\d+)", re.ASCII)
 

@@ -11,10 +11,10 @@ from typing import Optional
 from ceph_rsnapshot import digest_file, verdicts
 from ceph_rsnapshot.layout import Place
 from ceph_rsnapshot.work import Work
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import BaseUnusable, CommandFailed, NbdFailed
 from ceph_rsnapshot_common.process import qemu_img
 from ceph_rsnapshot_common.protocol.manifest import Base, Manifest, ManifestUnreadable, read_manifest
-from ceph_rsnapshot_common.settings import Settings
 
 
 @dataclass(frozen=True)

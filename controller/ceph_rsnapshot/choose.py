@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 from ceph_rsnapshot.backups import Backup, all_backups
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import BackupNotFound
-from ceph_rsnapshot_common.settings import Settings
 
 _SHOWN = 3
 

@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Callable
 
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import AgentUnreachable, CommandFailed
 from ceph_rsnapshot_common.process import commands, servers
 from ceph_rsnapshot_common.process.commands import find_tool
-from ceph_rsnapshot_common.settings import Settings
 
 _CONNECT_SECONDS = 60.0
 # ssh never asks (nobody is there at night), notices a dead peer, and does not leave a master behind

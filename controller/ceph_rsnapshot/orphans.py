@@ -15,11 +15,11 @@ from ceph_rsnapshot.context import Context
 from ceph_rsnapshot.layout import Place, known_images
 from ceph_rsnapshot.report import OrphanReport, OrphanResult, error_record
 from ceph_rsnapshot.rsnapshot import Source, configured
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import CephRsnapshotError, OrphansSuspicious
 from ceph_rsnapshot_common.files import folders
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.protocol.records import Listing
-from ceph_rsnapshot_common.settings import Settings
 
 _MARK = ".orphan.json"
 _NAMES_SHOWN = 5

@@ -16,15 +16,15 @@ from ceph_rsnapshot.client import AgentClient
 from ceph_rsnapshot.connection import connecting
 from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, lock_holder, tools_needed
 from ceph_rsnapshot.nbd_client import nbd_bindings
-from ceph_rsnapshot_common.config import Loaded
+from ceph_rsnapshot_common.config.load import Loaded
+from ceph_rsnapshot_common.config.settings import Settings
+from ceph_rsnapshot_common.config.snapshot_name import snapshot_name
 from ceph_rsnapshot_common.errors import AgentUnreachable, CephRsnapshotError, ConfigError, VersionMismatch
 from ceph_rsnapshot_common.files import folders, space
 from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.process import commands
 from ceph_rsnapshot_common.protocol.records import CheckItem, CheckRequest, bad, good
-from ceph_rsnapshot_common.settings import Settings
 from ceph_rsnapshot_common.sizes import format_size
-from ceph_rsnapshot_common.snapshot_name import snapshot_name
 
 _FICLONE = 0x40049409  # linux/fs.h
 _CLOCKS_SECONDS = 30.0

@@ -20,6 +20,7 @@ from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, AgentConnection
 from ceph_rsnapshot.expected import expected_digests, usable
 from ceph_rsnapshot.held import Held, hold
 from ceph_rsnapshot.nbd_client import data_extents
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.content.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import AgentUnreachable, CephRsnapshotError, CommandFailed, NbdFailed, RestoreFailed
 from ceph_rsnapshot_common.files import folders
@@ -28,7 +29,6 @@ from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.process import qemu_img, servers
 from ceph_rsnapshot_common.protocol.manifest import Manifest
 from ceph_rsnapshot_common.protocol.records import BlockDigests, BlockRequest, RestoreOpened, RestoreRequest
-from ceph_rsnapshot_common.settings import Settings
 
 Progress = Callable[[str, str, int, int], None]
 

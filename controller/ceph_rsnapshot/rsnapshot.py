@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ceph_rsnapshot.layout import Place
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import RsnapshotFailed, one_line
 from ceph_rsnapshot_common.process import commands
 from ceph_rsnapshot_common.process.commands import find_tool
-from ceph_rsnapshot_common.settings import Settings
 
 # --modify-window=-1 compares times to the nanosecond: by whole seconds two different images can look the same
 _LONG_ARGS = (

@@ -15,6 +15,7 @@ from ceph_rsnapshot.layout import Place, place
 from ceph_rsnapshot.observer import Observer
 from ceph_rsnapshot.report import ImageReport, OrphanReport, OrphanResult, RunReport, nothing_to_back_up
 from ceph_rsnapshot.work import identity
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import (
     AgentUnreachable,
     CephRsnapshotError,
@@ -27,7 +28,6 @@ from ceph_rsnapshot_common.errors import (
 from ceph_rsnapshot_common.files import folders
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.protocol.records import Image, JobStatus, Listing, ListRequest
-from ceph_rsnapshot_common.settings import Settings
 
 
 @dataclass

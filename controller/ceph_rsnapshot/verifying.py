@@ -20,6 +20,7 @@ from ceph_rsnapshot.held import Held, hold
 from ceph_rsnapshot.nbd_client import data_extents
 from ceph_rsnapshot.source_check import begun
 from ceph_rsnapshot.verdicts import Verdict
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.content.ranges import union
 from ceph_rsnapshot_common.errors import (
     BackupDamaged,
@@ -40,7 +41,6 @@ from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.process import qemu_img
 from ceph_rsnapshot_common.protocol.manifest import Manifest
 from ceph_rsnapshot_common.protocol.records import SnapshotRequest
-from ceph_rsnapshot_common.settings import Settings
 
 Progress = Callable[[str, str, int, int], None]
 """Gets the name of what is worked on, the stage, and bytes done and in all."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ceph_rsnapshot.context import Context
 from ceph_rsnapshot.layout import Place
 from ceph_rsnapshot.observer import Observer
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.protocol.manifest import Base, Identity
 from ceph_rsnapshot_common.protocol.records import (
     ExportRequest,
@@ -17,7 +18,6 @@ from ceph_rsnapshot_common.protocol.records import (
     Snapshot,
     SnapshotRequest,
 )
-from ceph_rsnapshot_common.settings import Settings
 
 
 @dataclass(frozen=True)

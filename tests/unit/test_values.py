@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from ceph_rsnapshot.layout import Place
 from ceph_rsnapshot.rsnapshot import Source, quoted, render
-from ceph_rsnapshot_common.settings import Settings
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.sizes import format_size, parse_size
 
 

@@ -14,9 +14,9 @@ from ceph_rsnapshot.observer import Observer
 from ceph_rsnapshot.report import report_of_error
 from ceph_rsnapshot_common import logs
 from ceph_rsnapshot_common.arguments import chosen
-from ceph_rsnapshot_common.config import load
+from ceph_rsnapshot_common.config.load import load
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import CephRsnapshotError
-from ceph_rsnapshot_common.settings import Settings
 
 _logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from functools import partial
 from ceph_rsnapshot.preflight import CheckReport, check
 from ceph_rsnapshot.tables import marks, paint
 from ceph_rsnapshot_common import logs
-from ceph_rsnapshot_common.config import Loaded, load
+from ceph_rsnapshot_common.config.load import Loaded, load
 
 
 def run(arguments: argparse.Namespace) -> int:

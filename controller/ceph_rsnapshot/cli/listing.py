@@ -12,7 +12,7 @@ from ceph_rsnapshot.backups import Backup
 from ceph_rsnapshot.choose import chosen
 from ceph_rsnapshot.cli.calendar import calendar
 from ceph_rsnapshot.tables import Column, Paint, gap, marks, paint, render, width, wrapped
-from ceph_rsnapshot_common.config import load
+from ceph_rsnapshot_common.config.load import load
 from ceph_rsnapshot_common.sizes import format_size
 
 _COLUMNS = (

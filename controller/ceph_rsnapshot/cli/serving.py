@@ -8,7 +8,7 @@ import sys
 
 from ceph_rsnapshot.api import serve
 from ceph_rsnapshot_common import logs
-from ceph_rsnapshot_common.config import load
+from ceph_rsnapshot_common.config.load import load
 from ceph_rsnapshot_common.entry import Interrupted
 
 

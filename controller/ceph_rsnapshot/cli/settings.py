@@ -6,7 +6,7 @@ import argparse
 import json
 
 from ceph_rsnapshot_common.arguments import chosen
-from ceph_rsnapshot_common.config import Loaded, load
+from ceph_rsnapshot_common.config.load import Loaded, load
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,11 +1,11 @@
-"""The reference of the configuration, made from the table of options: ``python -m ceph_rsnapshot_common.reference``."""
+"""The reference of the configuration, made from the table: ``python -m ceph_rsnapshot_common.config.reference``."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ceph_rsnapshot_common.config import SEARCH_PATH
-from ceph_rsnapshot_common.settings import Settings
+from ceph_rsnapshot_common.config.load import SEARCH_PATH
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.sizes import format_size
 
 _INTRODUCTION = """\

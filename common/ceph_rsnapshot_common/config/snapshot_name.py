@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import CommandFailed, ConfigError
 from ceph_rsnapshot_common.process import commands
-from ceph_rsnapshot_common.settings import Settings
 
 
 def snapshot_name(settings: Settings) -> str:

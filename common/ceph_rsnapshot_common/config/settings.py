@@ -11,15 +11,15 @@ from typing import Annotated, Any, Literal, Optional
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from ceph_rsnapshot_common import checks
+from ceph_rsnapshot_common.config import values
 from ceph_rsnapshot_common.names import Pool
 
-AbsolutePath = Annotated[Path, BeforeValidator(checks.absolute_path)]
-Arguments = Annotated[str, AfterValidator(checks.arguments)]
-Bytes = Annotated[int, BeforeValidator(checks.size), Field(ge=0)]
-FileName = Annotated[str, AfterValidator(checks.file_name)]
-Line = Annotated[str, AfterValidator(checks.line)]
-Word = Annotated[str, AfterValidator(checks.word)]
+AbsolutePath = Annotated[Path, BeforeValidator(values.absolute_path)]
+Arguments = Annotated[str, AfterValidator(values.arguments)]
+Bytes = Annotated[int, BeforeValidator(values.size), Field(ge=0)]
+FileName = Annotated[str, AfterValidator(values.file_name)]
+Line = Annotated[str, AfterValidator(values.line)]
+Word = Annotated[str, AfterValidator(values.word)]
 
 
 def _option(default: Any, description: str, *flags: str, metavar: str | None = None, node: str = "both") -> Any:
@@ -37,7 +37,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    ceph_host: Annotated[str, AfterValidator(checks.host)] = _option(
+    ceph_host: Annotated[str, AfterValidator(values.host)] = _option(
         "localhost",
         "Ceph node to back up from: `[user@]host` or an ssh alias; `localhost` means this machine, without ssh.",
         "--host",
@@ -49,7 +49,7 @@ class Settings(BaseModel):
     ceph_conf: Optional[AbsolutePath] = _option(
         None, "Path of another ceph.conf, instead of `/etc/ceph/<cluster>.conf`.", node="ceph"
     )
-    pool: Annotated[tuple[Pool, ...], BeforeValidator(checks.pools)] = _option(
+    pool: Annotated[tuple[Pool, ...], BeforeValidator(values.pools)] = _option(
         "rbd",
         "What to back up: a pool, `pool/namespace`, or a list of them (a comma-separated string too).",
         "-p",
@@ -60,7 +60,7 @@ class Settings(BaseModel):
         "/var/lib/ceph-rsnapshot/qcow", "Folder on the ceph node for the temporary qcow2 files.", node="ceph"
     )
     extra_args: Arguments = _option("", "Extra arguments on rsnapshot's command line.", node="backup")
-    extra_long_args: Annotated[tuple[str, ...], BeforeValidator(checks.rsync_long_args)] = _option(
+    extra_long_args: Annotated[tuple[str, ...], BeforeValidator(values.rsync_long_args)] = _option(
         "",
         "Extra long arguments for rsync, without the dashes: `foo,bar` means `--foo --bar`.",
         "-e",
@@ -68,7 +68,7 @@ class Settings(BaseModel):
         metavar="EXTRALONGARGS",
         node="backup",
     )
-    temp_conf_dir_prefix: Annotated[str, AfterValidator(checks.path_prefix)] = _option(
+    temp_conf_dir_prefix: Annotated[str, AfterValidator(values.path_prefix)] = _option(
         "ceph_rsnapshot_temp_conf_",
         "How the name of the temporary folder for rsnapshot's configurations begins; in the system's folder for "
         "temporary files unless it is an absolute path.",
@@ -94,16 +94,16 @@ class Settings(BaseModel):
         "ceph_rsnapshot.log", "Name of the log file; errors go there and to the terminal.", node="backup"
     )
     verbose: bool = _option(False, "Debug logging.", "-v", "--verbose")
-    image_re: Annotated[str, AfterValidator(checks.regular_expression)] = _option(
+    image_re: Annotated[str, AfterValidator(values.regular_expression)] = _option(
         ".*",
         "Regular expression that chooses the images; it must match from the beginning of the name (Python's re.match).",
         "--image-re",
         metavar="RE",
     )
-    retain_interval: Annotated[str, AfterValidator(checks.interval)] = _option(
+    retain_interval: Annotated[str, AfterValidator(values.interval)] = _option(
         "daily", "Interval name in rsnapshot's retain line.", node="backup"
     )
-    retain_number: Annotated[int, AfterValidator(checks.retain_number)] = _option(
+    retain_number: Annotated[int, AfterValidator(values.retain_number)] = _option(
         14,
         "How many days to keep: number in rsnapshot's retain line; 2 or more, because rsnapshot's rotation with "
         "sync_first fails with 1.",
@@ -164,7 +164,7 @@ class Settings(BaseModel):
         metavar="BYTES",
         node="backup",
     )
-    qcow_cluster_size: Annotated[int, BeforeValidator(checks.size), AfterValidator(checks.cluster_size)] = _option(
+    qcow_cluster_size: Annotated[int, BeforeValidator(values.size), AfterValidator(values.cluster_size)] = _option(
         65536, "Cluster size of new qcow2 files: a power of two from 512 to `2M`.", node="backup"
     )
     qcow_compression: Literal["none", "zlib", "zstd"] = _option(
@@ -193,7 +193,7 @@ class Settings(BaseModel):
     ceph_restore_user: Optional[Word] = _option(
         None, "cephx id for restores, which must be able to write. Default: CEPH_USER.", node="ceph"
     )
-    rados_timeout: Annotated[int, AfterValidator(checks.seconds)] = _option(
+    rados_timeout: Annotated[int, AfterValidator(values.seconds)] = _option(
         120, "Seconds after which a Ceph operation that doesn't answer fails.", node="ceph"
     )
 

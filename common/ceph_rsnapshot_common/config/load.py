@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import ConfigError, one_line
-from ceph_rsnapshot_common.settings import Settings
 
 SEARCH_PATH = (
     Path("ceph_rsnapshot.yaml"),
