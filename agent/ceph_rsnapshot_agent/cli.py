@@ -17,12 +17,12 @@ from ceph_rsnapshot_agent.cluster import Cluster, bindings, connect
 from ceph_rsnapshot_agent.export import export
 from ceph_rsnapshot_agent.listing import list_images
 from ceph_rsnapshot_agent.session import remove_unclaimed
-from ceph_rsnapshot_common import logs
-from ceph_rsnapshot_common.arguments import chosen, make_parser
 from ceph_rsnapshot_common.config.load import load
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.config.snapshot_name import snapshot_name
-from ceph_rsnapshot_common.entry import exit_with
+from ceph_rsnapshot_common.console import logs
+from ceph_rsnapshot_common.console.entry import exit_with
+from ceph_rsnapshot_common.console.flags import chosen, make_parser
 from ceph_rsnapshot_common.errors import ConfigError, ImageMissing, SnapshotMissing, from_record
 from ceph_rsnapshot_common.names import Pool, parse_pool
 from ceph_rsnapshot_common.protocol.records import ExportRequest, Image, Listing, ListRequest, QcowOptions

@@ -13,10 +13,10 @@ import ceph_rsnapshot
 from ceph_rsnapshot.cli.parser import COMMANDS, command_parsers, make_parser
 from ceph_rsnapshot.cli.settings import text_of
 from ceph_rsnapshot.report import RunReport
-from ceph_rsnapshot_common.arguments import keys_with_flags
 from ceph_rsnapshot_common.config.load import load
 from ceph_rsnapshot_common.config.reference import reference
 from ceph_rsnapshot_common.config.settings import Settings
+from ceph_rsnapshot_common.console.flags import keys_with_flags
 from ceph_rsnapshot_common.errors import ConfigError
 from ceph_rsnapshot_common.protocol.manifest import Manifest
 from ceph_rsnapshot_common.protocol.records import Listing

@@ -1,7 +1,7 @@
 """The settings: one table of options gives defaults, YAML keys, command line flags and the reference in the docs.
 
 A field of :class:`Settings` is an option; its upper-case name is the YAML key. The command line
-(`ceph_rsnapshot_common.arguments`) and `docs/configuration.md` are made from it.
+(`ceph_rsnapshot_common.console.flags`) and `docs/configuration.md` are made from it.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import sys
 from typing import NoReturn
 
 from ceph_rsnapshot.cli.parser import make_parser, parse
-from ceph_rsnapshot_common.entry import exit_with
+from ceph_rsnapshot_common.console.entry import exit_with
 
 
 def main() -> NoReturn:

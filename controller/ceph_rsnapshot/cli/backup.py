@@ -12,10 +12,10 @@ from ceph_rsnapshot import lines
 from ceph_rsnapshot.api import backup
 from ceph_rsnapshot.observer import Observer
 from ceph_rsnapshot.report import report_of_error
-from ceph_rsnapshot_common import logs
-from ceph_rsnapshot_common.arguments import chosen
 from ceph_rsnapshot_common.config.load import load
 from ceph_rsnapshot_common.config.settings import Settings
+from ceph_rsnapshot_common.console import logs
+from ceph_rsnapshot_common.console.flags import chosen
 from ceph_rsnapshot_common.errors import CephRsnapshotError
 
 _logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from functools import partial
 
 from ceph_rsnapshot.preflight import CheckReport, check
 from ceph_rsnapshot.tables import marks, paint
-from ceph_rsnapshot_common import logs
 from ceph_rsnapshot_common.config.load import Loaded, load
+from ceph_rsnapshot_common.console import logs
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Callable
 
-from ceph_rsnapshot_common.arguments import add_config, add_option, formatter, keys_with_flags
-from ceph_rsnapshot_common.arguments import make_parser as _make
+from ceph_rsnapshot_common.console.flags import add_config, add_option, formatter, keys_with_flags
+from ceph_rsnapshot_common.console.flags import make_parser as _make
 
 COMMANDS = ("backup", "list", "verify", "restore", "serve", "check", "settings", "completion", "help")
 _DESCRIPTION = """\

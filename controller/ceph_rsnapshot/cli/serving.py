@@ -7,9 +7,9 @@ import signal
 import sys
 
 from ceph_rsnapshot.api import serve
-from ceph_rsnapshot_common import logs
 from ceph_rsnapshot_common.config.load import load
-from ceph_rsnapshot_common.entry import Interrupted
+from ceph_rsnapshot_common.console import logs
+from ceph_rsnapshot_common.console.entry import Interrupted
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from ceph_rsnapshot_common.arguments import chosen
 from ceph_rsnapshot_common.config.load import Loaded, load
+from ceph_rsnapshot_common.console.flags import chosen
 
 
 def run(arguments: argparse.Namespace) -> int:
