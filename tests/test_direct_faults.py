@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import ceph_rsnapshot_agent.nbdkit
+import ceph_rsnapshot_agent.nbdkit_plugins
 from demo.ssh_server import SshServer
 from tests.ceph import MIB
 from tests.faults import children, instead_of, kill, small_disk
@@ -19,7 +19,7 @@ from tests.site import DAY, Site, contents, stopped, wait_until
 
 EARLIER = "2025-12-31"
 SIZE = 80 * MIB
-_PLUGIN = Path(ceph_rsnapshot_agent.nbdkit.__file__).parent
+_PLUGIN = Path(ceph_rsnapshot_agent.nbdkit_plugins.__file__).parent
 
 
 @pytest.fixture(params=["full", "increment"])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ceph_rsnapshot_agent.nbdkit.diff import MANAGEMENT_OPS
+from ceph_rsnapshot_agent.nbdkit_plugins.diff import MANAGEMENT_OPS
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import (
     BindingsMissing,

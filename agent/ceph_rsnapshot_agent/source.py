@@ -10,8 +10,8 @@ from typing import Any, Callable
 from ceph_rsnapshot_agent.cluster import Cluster, bindings
 from ceph_rsnapshot_agent.features import feature_names
 from ceph_rsnapshot_agent.listing import snapshot_created, user_snapshots
-from ceph_rsnapshot_agent.nbdkit.diff import Diff
-from ceph_rsnapshot_agent.nbdkit.windows import WINDOW, window_size
+from ceph_rsnapshot_agent.nbdkit_plugins.diff import Diff
+from ceph_rsnapshot_agent.nbdkit_plugins.windows import WINDOW, window_size
 from ceph_rsnapshot_common.content.ranges import Ranges
 from ceph_rsnapshot_common.errors import BaseUnusable, Cancelled, CephRsnapshotError, ImageUnreadable
 from ceph_rsnapshot_common.protocol.manifest import Layout

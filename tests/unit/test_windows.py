@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ceph_rsnapshot_agent.nbdkit import windows as module
-from ceph_rsnapshot_agent.nbdkit.diff import Change, merged
-from ceph_rsnapshot_agent.nbdkit.windows import Typed, Windows, typed, window_size
+from ceph_rsnapshot_agent.nbdkit_plugins import windows as module
+from ceph_rsnapshot_agent.nbdkit_plugins.diff import Change, merged
+from ceph_rsnapshot_agent.nbdkit_plugins.windows import Typed, Windows, typed, window_size
 
 changes = st.lists(st.tuples(st.integers(0, 200), st.integers(0, 50), st.booleans()), max_size=12)
 _ZERO, _GAP = 3, 1

@@ -1,3 +1,0 @@
-"""What nbdkit loads: `plugin` runs in the distribution's Python and may import the standard library, rados, rbd
-and its neighbours `windows` and `diff` only.
-"""
