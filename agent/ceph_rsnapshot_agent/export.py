@@ -6,10 +6,11 @@ import json
 import threading
 from datetime import datetime, timezone
 
-from ceph_rsnapshot_agent import nbd, source
+from ceph_rsnapshot_agent import nbd
+from ceph_rsnapshot_agent.ceph import snapshot
+from ceph_rsnapshot_agent.ceph.cluster import Cluster
+from ceph_rsnapshot_agent.ceph.snapshot import Progress
 from ceph_rsnapshot_agent.claims import Files
-from ceph_rsnapshot_agent.cluster import Cluster
-from ceph_rsnapshot_agent.source import Progress
 from ceph_rsnapshot_common import __version__
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.content.ranges import Ranges, clipped
@@ -43,16 +44,16 @@ def export(
     try:
         files.remove()
         started = datetime.now(timezone.utc)
-        facts, request = source.read_facts(cluster, request), source.with_valid_maps(cluster, request)
-        with source.explained(cluster, request):
-            if request.base and source.first_change(cluster, request, progress, cancelled) is None:
-                source.check_still_there(cluster, request)
+        facts, request = snapshot.read_facts(cluster, request), snapshot.with_valid_maps(cluster, request)
+        with snapshot.explained(cluster, request):
+            if request.base and snapshot.first_change(cluster, request, progress, cancelled) is None:
+                snapshot.check_still_there(cluster, request)
                 return Exported(facts=facts)
         full = request.model_copy(update={"base": None})
-        allocated = source.read_extents(cluster, full, progress, cancelled)
+        allocated = snapshot.read_extents(cluster, full, progress, cancelled)
         files.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _copy(settings, full, files, allocated.bytes, progress, cancelled)
-        source.check_still_there(cluster, full)
+        snapshot.check_still_there(cluster, full)
         progress("checking", allocated.bytes, allocated.bytes)
         qemu_img.finish(files.partial, files.qcow, "ceph")
         manifest = _manifest(full, files, facts, allocated, started)

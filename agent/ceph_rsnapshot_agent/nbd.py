@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ceph_rsnapshot_agent.cluster import client_options
+from ceph_rsnapshot_agent.ceph.cluster import client_options
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.files import folders
 from ceph_rsnapshot_common.names import Pool

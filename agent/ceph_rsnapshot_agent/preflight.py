@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from ceph_rsnapshot_agent.cluster import Cluster, bindings, connect
-from ceph_rsnapshot_agent.listing import list_images
+from ceph_rsnapshot_agent.ceph.cluster import Cluster, bindings, connect
+from ceph_rsnapshot_agent.ceph.listing import list_images
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import CephRsnapshotError
 from ceph_rsnapshot_common.names import Pool

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ceph_rsnapshot_agent.cluster import bindings
+from ceph_rsnapshot_agent.ceph.cluster import bindings
 from ceph_rsnapshot_agent.nbdkit_plugins.diff import Diff
 from ceph_rsnapshot_agent.restoring import Restore
 from ceph_rsnapshot_common.content.block_digests import BLOCK, PIECE, block_sums, combined

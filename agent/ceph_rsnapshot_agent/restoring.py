@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from ceph_rsnapshot_agent import nbd
-from ceph_rsnapshot_agent.cluster import Cluster, bindings, connect
-from ceph_rsnapshot_agent.features import feature_bits
+from ceph_rsnapshot_agent.ceph.cluster import Cluster, bindings, connect
+from ceph_rsnapshot_agent.ceph.features import feature_bits
+from ceph_rsnapshot_agent.ceph.listing import user_snapshots
 from ceph_rsnapshot_agent.lending import Loan
-from ceph_rsnapshot_agent.listing import user_snapshots
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import (
     CephRsnapshotError,

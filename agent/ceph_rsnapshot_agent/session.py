@@ -7,14 +7,15 @@ import threading
 from contextlib import ExitStack
 from functools import partial
 
-from ceph_rsnapshot_agent import bases, nbd, preflight, source
+from ceph_rsnapshot_agent import nbd, preflight
+from ceph_rsnapshot_agent.ceph import base_notes, snapshot
+from ceph_rsnapshot_agent.ceph.cluster import Cluster, connect
+from ceph_rsnapshot_agent.ceph.digests import read_digests
+from ceph_rsnapshot_agent.ceph.listing import list_images
 from ceph_rsnapshot_agent.claims import claim
-from ceph_rsnapshot_agent.cluster import Cluster, connect
-from ceph_rsnapshot_agent.digests import read_digests
 from ceph_rsnapshot_agent.export import export
 from ceph_rsnapshot_agent.jobs import Jobs, Report
 from ceph_rsnapshot_agent.lending import Loan
-from ceph_rsnapshot_agent.listing import list_images
 from ceph_rsnapshot_agent.restores import Restores
 from ceph_rsnapshot_common import __version__
 from ceph_rsnapshot_common.config.settings import Settings
@@ -92,11 +93,11 @@ class Session:
 
         def work(report: Report, cancelled: threading.Event) -> Opened:
             cluster = self._connected()
-            facts, wanted = source.read_facts(cluster, request), source.with_valid_maps(cluster, request)
-            with source.explained(cluster, wanted):
-                begin = source.first_change(cluster, wanted, report, cancelled) if wanted.base else 0
+            facts, wanted = snapshot.read_facts(cluster, request), snapshot.with_valid_maps(cluster, request)
+            with snapshot.explained(cluster, wanted):
+                begin = snapshot.first_change(cluster, wanted, report, cancelled) if wanted.base else 0
                 if begin is None:
-                    source.check_still_there(cluster, wanted)
+                    snapshot.check_still_there(cluster, wanted)
                     return Opened(facts=facts)
                 name, address = self._lend(wanted, begin)
             return Opened(facts=facts, export=name, socket=address)
@@ -129,7 +130,7 @@ class Session:
             log = loan.close()
             with self._lock:
                 self._loans.pop(name, None)
-            source.check_still_there(self._connected(), request)
+            snapshot.check_still_there(self._connected(), request)
             return Closed(log=log)
 
         return self._jobs.start(work)
@@ -137,8 +138,8 @@ class Session:
     def start_extents(self, request: SnapshotRequest) -> str:
         def work(report: Report, cancelled: threading.Event) -> Extents:
             cluster = self._connected()
-            size = source.read_facts(cluster, request).size
-            allocated = clipped(source.read_extents(cluster, request, report, cancelled), size)
+            size = snapshot.read_facts(cluster, request).size
+            allocated = clipped(snapshot.read_extents(cluster, request, report, cancelled), size)
             return Extents(fsid=cluster.fsid, allocated=tuple(allocated))
 
         return self._jobs.start(work)
@@ -153,7 +154,7 @@ class Session:
         return self._jobs.start(lambda _report, cancelled: preflight.check(self._settings, request, cancelled))
 
     def landed(self, request: LandedRequest) -> None:
-        bases.note(self._settings, request)
+        base_notes.note(self._settings, request)
 
     def remove_qcow(self, pool: Pool, image: str) -> bool:
         """Remove the temporary qcow2 of ``image``, also one that nobody claims; tells whether there was one."""

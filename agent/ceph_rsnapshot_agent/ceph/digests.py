@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ceph_rsnapshot_agent.cluster import Cluster, bindings
+from ceph_rsnapshot_agent.ceph.cluster import Cluster, bindings
 from ceph_rsnapshot_common.content.digest import digest
 from ceph_rsnapshot_common.errors import Cancelled, ImageUnreadable
 from ceph_rsnapshot_common.protocol.records import ByteRange, DigestRequest, Digests

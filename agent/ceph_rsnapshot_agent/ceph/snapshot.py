@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Callable
 
-from ceph_rsnapshot_agent.cluster import Cluster, bindings
-from ceph_rsnapshot_agent.features import feature_names
-from ceph_rsnapshot_agent.listing import snapshot_created, user_snapshots
+from ceph_rsnapshot_agent.ceph.cluster import Cluster, bindings
+from ceph_rsnapshot_agent.ceph.features import feature_names
+from ceph_rsnapshot_agent.ceph.listing import snapshot_created, user_snapshots
 from ceph_rsnapshot_agent.nbdkit_plugins.diff import Diff
 from ceph_rsnapshot_agent.nbdkit_plugins.windows import WINDOW, window_size
 from ceph_rsnapshot_common.content.ranges import Ranges

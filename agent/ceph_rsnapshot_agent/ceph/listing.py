@@ -11,9 +11,9 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import Any, Callable, Optional
 
-from ceph_rsnapshot_agent import bases
-from ceph_rsnapshot_agent.cluster import Cluster, bindings, open_image
-from ceph_rsnapshot_agent.features import feature_names
+from ceph_rsnapshot_agent.ceph import base_notes
+from ceph_rsnapshot_agent.ceph.cluster import Cluster, bindings, open_image
+from ceph_rsnapshot_agent.ceph.features import feature_names
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import Cancelled, ImageUnreadable
 from ceph_rsnapshot_common.names import Pool, is_unfinished
@@ -49,7 +49,7 @@ def list_images(
     with cluster.pool(request.pool) as ioctx:
         names = _names(cluster, ioctx, request.pool)
         chosen = {name: image_id for name, image_id in names.items() if chooses(name)}
-        noted = partial(bases.find, settings, cluster.fsid, request.pool)
+        noted = partial(base_notes.find, settings, cluster.fsid, request.pool)
         look = partial(_look_at, ioctx, request, noted, cancelled)
         with ThreadPoolExecutor(_THREADS) as threads:
             found = list(_counted(threads.map(look, chosen.items()), len(chosen), progress))
