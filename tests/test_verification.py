@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import rbd
 
-from ceph_rsnapshot_agent import lending, nbd
+from ceph_rsnapshot_agent.nbd import loan, nbdkit
 from ceph_rsnapshot_common.config.load import load
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.protocol.records import ExportRequest
@@ -95,7 +95,7 @@ def test_without_the_bindings_nothing_is_touched(running: Site, tmp_path: Path) 
 
 
 def test_a_loan_that_is_not_renewed_ends(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lending, "LEASE_SECONDS", 3.0)
+    monkeypatch.setattr(loan, "LEASE_SECONDS", 3.0)
     site.pool.create("a", MIB)
     site.pool.snap("a", DAY)
     with site.pool.image("a") as image:
@@ -105,9 +105,9 @@ def test_a_loan_that_is_not_renewed_ends(site: Site, monkeypatch: pytest.MonkeyP
         )
     (site.folder / "run").mkdir(mode=0o700)
     settings = load(site.config_path, {}).settings
-    loan = lending.Loan(lambda: nbd.serve(settings, request, str(site.folder / "run" / "nbd_")))
-    address = Path(loan.socket())
+    lent = loan.Loan(lambda: nbdkit.serve(settings, request, str(site.folder / "run" / "nbd_")))
+    address = Path(lent.socket())
     assert address.is_socket()
-    wait_until(lambda: not loan.open, "the end of the loan")
+    wait_until(lambda: not lent.open, "the end of the loan")
     assert not address.parent.exists()
-    loan.close()
+    lent.close()

@@ -6,11 +6,11 @@ import json
 import threading
 from datetime import datetime, timezone
 
-from ceph_rsnapshot_agent import nbd
 from ceph_rsnapshot_agent.ceph import snapshot
 from ceph_rsnapshot_agent.ceph.cluster import Cluster
 from ceph_rsnapshot_agent.ceph.snapshot import Progress
 from ceph_rsnapshot_agent.claims import Files
+from ceph_rsnapshot_agent.nbd import nbdkit
 from ceph_rsnapshot_common import __version__
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.content.ranges import Ranges, clipped
@@ -76,7 +76,7 @@ def _copy(
     cancelled: threading.Event,
 ) -> None:
     # BANDWIDTH_LIMIT is rsync's, which carries the qcow2 to the other node
-    with nbd.serve(settings, request.model_copy(update={"bandwidth_limit": 0})) as served:
+    with nbdkit.serve(settings, request.model_copy(update={"bandwidth_limit": 0})) as served:
         try:
             need = _measure(served.uri, request.qcow, cancelled)
             space.check(files.folder, need, settings.min_freespace)

@@ -17,11 +17,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from ceph_rsnapshot_agent import nbd
 from ceph_rsnapshot_agent.ceph.cluster import Cluster, bindings, connect
 from ceph_rsnapshot_agent.ceph.features import feature_bits
 from ceph_rsnapshot_agent.ceph.listing import user_snapshots
-from ceph_rsnapshot_agent.lending import Loan
+from ceph_rsnapshot_agent.nbd import nbdkit
+from ceph_rsnapshot_agent.nbd.loan import Loan
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import (
     CephRsnapshotError,
@@ -81,9 +81,9 @@ class Restore:
         Raises:
             CommandFailed, ToolMissing: nbdkit did not start.
         """
-        folder = str(self._settings.agent_socket.parent / nbd.FOLDER_PREFIX)
+        folder = str(self._settings.agent_socket.parent / nbdkit.FOLDER_PREFIX)
         request, image_id = self._request, self.image_id
-        self._loan = Loan(lambda: nbd.serve_new(self._settings, request.pool, image_id, folder))
+        self._loan = Loan(lambda: nbdkit.serve_new(self._settings, request.pool, image_id, folder))
         return self._loan.socket()
 
     def renew(self) -> bool:

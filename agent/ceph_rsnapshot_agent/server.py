@@ -15,7 +15,8 @@ from typing import Any
 from rpyc.utils.helpers import classpartial
 from rpyc.utils.server import ThreadedServer
 
-from ceph_rsnapshot_agent import claims, nbd, restoring
+from ceph_rsnapshot_agent import claims, restoring
+from ceph_rsnapshot_agent.nbd import nbdkit
 from ceph_rsnapshot_agent.service import AgentService, Sessions
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import PathNotUsable
@@ -39,8 +40,8 @@ def serve(settings: Settings) -> None:
         # the lock is ours: a socket or file that is still there belongs to a dead agent
         address.unlink(missing_ok=True)
         claims.sweep(settings.qcow_temp_path)
-        folders.sweep(nbd.FOLDER_PREFIX)
-        folders.sweep(str(address.parent / nbd.FOLDER_PREFIX))
+        folders.sweep(nbdkit.FOLDER_PREFIX)
+        folders.sweep(str(address.parent / nbdkit.FOLDER_PREFIX))
         # Ceph may be away: that must not keep the agent from starting
         threading.Thread(target=restoring.sweep, args=(settings,), daemon=True).start()
         sessions = Sessions(settings)

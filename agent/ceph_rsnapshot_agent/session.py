@@ -7,7 +7,7 @@ import threading
 from contextlib import ExitStack
 from functools import partial
 
-from ceph_rsnapshot_agent import nbd, preflight
+from ceph_rsnapshot_agent import preflight
 from ceph_rsnapshot_agent.ceph import base_notes, snapshot
 from ceph_rsnapshot_agent.ceph.cluster import Cluster, connect
 from ceph_rsnapshot_agent.ceph.digests import read_digests
@@ -15,7 +15,8 @@ from ceph_rsnapshot_agent.ceph.listing import list_images
 from ceph_rsnapshot_agent.claims import claim
 from ceph_rsnapshot_agent.export import export
 from ceph_rsnapshot_agent.jobs import Jobs, Report
-from ceph_rsnapshot_agent.lending import Loan
+from ceph_rsnapshot_agent.nbd import nbdkit
+from ceph_rsnapshot_agent.nbd.loan import Loan
 from ceph_rsnapshot_agent.restores import Restores
 from ceph_rsnapshot_common import __version__
 from ceph_rsnapshot_common.config.settings import Settings
@@ -106,8 +107,8 @@ class Session:
 
     def _lend(self, request: ExportRequest, begin: int) -> tuple[str, str]:
         """Name and socket of a new export; nothing has changed below ``begin``."""
-        beside = str(self._settings.agent_socket.parent / nbd.FOLDER_PREFIX)
-        name, loan = secrets.token_hex(8), Loan(lambda: nbd.serve(self._settings, request, beside, begin))
+        beside = str(self._settings.agent_socket.parent / nbdkit.FOLDER_PREFIX)
+        name, loan = secrets.token_hex(8), Loan(lambda: nbdkit.serve(self._settings, request, beside, begin))
         with self._lock:
             self._loans[name] = loan, request
         try:

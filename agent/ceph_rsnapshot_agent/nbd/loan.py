@@ -7,7 +7,7 @@ import time
 from contextlib import AbstractContextManager
 from typing import Callable
 
-from ceph_rsnapshot_agent import nbd
+from ceph_rsnapshot_agent.nbd import nbdkit
 from ceph_rsnapshot_common.process.servers import tail
 
 LEASE_SECONDS = 300.0
@@ -17,7 +17,7 @@ LEASE_SECONDS = 300.0
 class Loan:
     """Runs nbdkit in a thread of its own (nbdkit dies with the thread that started it) until `close`."""
 
-    def __init__(self, serve: Callable[[], AbstractContextManager[nbd.Export]]) -> None:
+    def __init__(self, serve: Callable[[], AbstractContextManager[nbdkit.Export]]) -> None:
         self._serve_export = serve
         self._ready, self._ended = threading.Event(), threading.Event()
         self._error: Exception | None = None

@@ -16,7 +16,7 @@ from ceph_rsnapshot_common.process.commands import find_tool
 from ceph_rsnapshot_common.protocol.records import ExportRequest
 
 FOLDER_PREFIX = "ceph_rsnapshot_nbd_"
-_PLUGINS = Path(__file__).parent / "nbdkit_plugins"
+_PLUGINS = Path(__file__).parents[1] / "nbdkit_plugins"
 _THREADS = 16
 # the Python in nbdkit takes its library from beside the first python3 of PATH, which may be any (pyenv, conda)
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
