@@ -14,9 +14,9 @@ from typing import NoReturn
 from ceph_rsnapshot_agent import server
 from ceph_rsnapshot_agent.ceph.cluster import Cluster, bindings, connect
 from ceph_rsnapshot_agent.ceph.listing import list_images
-from ceph_rsnapshot_agent.claims import claim
-from ceph_rsnapshot_agent.export import export
 from ceph_rsnapshot_agent.session import remove_unclaimed
+from ceph_rsnapshot_agent.staging.claims import claim
+from ceph_rsnapshot_agent.staging.export import export
 from ceph_rsnapshot_common.config.load import load
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.config.snapshot_name import snapshot_name

@@ -15,9 +15,10 @@ from typing import Any
 from rpyc.utils.helpers import classpartial
 from rpyc.utils.server import ThreadedServer
 
-from ceph_rsnapshot_agent import claims, restoring
+from ceph_rsnapshot_agent import restoring
 from ceph_rsnapshot_agent.nbd import nbdkit
 from ceph_rsnapshot_agent.service import AgentService, Sessions
+from ceph_rsnapshot_agent.staging import claims
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import PathNotUsable
 from ceph_rsnapshot_common.files import folders, locks

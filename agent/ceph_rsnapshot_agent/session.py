@@ -12,12 +12,12 @@ from ceph_rsnapshot_agent.ceph import base_notes, snapshot
 from ceph_rsnapshot_agent.ceph.cluster import Cluster, connect
 from ceph_rsnapshot_agent.ceph.digests import read_digests
 from ceph_rsnapshot_agent.ceph.listing import list_images
-from ceph_rsnapshot_agent.claims import claim
-from ceph_rsnapshot_agent.export import export
 from ceph_rsnapshot_agent.jobs import Jobs, Report
 from ceph_rsnapshot_agent.nbd import nbdkit
 from ceph_rsnapshot_agent.nbd.loan import Loan
 from ceph_rsnapshot_agent.restores import Restores
+from ceph_rsnapshot_agent.staging.claims import claim
+from ceph_rsnapshot_agent.staging.export import export
 from ceph_rsnapshot_common import __version__
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.content.ranges import clipped

@@ -9,8 +9,8 @@ from datetime import datetime, timezone
 from ceph_rsnapshot_agent.ceph import snapshot
 from ceph_rsnapshot_agent.ceph.cluster import Cluster
 from ceph_rsnapshot_agent.ceph.snapshot import Progress
-from ceph_rsnapshot_agent.claims import Files
 from ceph_rsnapshot_agent.nbd import nbdkit
+from ceph_rsnapshot_agent.staging.claims import Files
 from ceph_rsnapshot_common import __version__
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.content.ranges import Ranges, clipped
