@@ -7,8 +7,8 @@ import secrets
 import threading
 
 from ceph_rsnapshot_agent.jobs import Jobs, Report
-from ceph_rsnapshot_agent.restored import block_digests
-from ceph_rsnapshot_agent.restoring import Restore, sweep
+from ceph_rsnapshot_agent.restore.new_image import Restore, sweep
+from ceph_rsnapshot_agent.restore.read_back import block_digests
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import ExportUnknown, RestoreFailed
 from ceph_rsnapshot_common.protocol.records import (
@@ -22,7 +22,7 @@ from ceph_rsnapshot_common.protocol.records import (
 
 
 class Restores:
-    """Each is known by the name of its export; see `ceph_rsnapshot_agent.restoring`."""
+    """Each is known by the name of its export; see `ceph_rsnapshot_agent.restore.new_image`."""
 
     def __init__(self, settings: Settings, jobs: Jobs) -> None:
         self._settings = settings

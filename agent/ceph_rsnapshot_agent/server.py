@@ -15,8 +15,8 @@ from typing import Any
 from rpyc.utils.helpers import classpartial
 from rpyc.utils.server import ThreadedServer
 
-from ceph_rsnapshot_agent import restoring
 from ceph_rsnapshot_agent.nbd import nbdkit
+from ceph_rsnapshot_agent.restore import new_image
 from ceph_rsnapshot_agent.service import AgentService, Sessions
 from ceph_rsnapshot_agent.staging import claims
 from ceph_rsnapshot_common.config.settings import Settings
@@ -44,7 +44,7 @@ def serve(settings: Settings) -> None:
         folders.sweep(nbdkit.FOLDER_PREFIX)
         folders.sweep(str(address.parent / nbdkit.FOLDER_PREFIX))
         # Ceph may be away: that must not keep the agent from starting
-        threading.Thread(target=restoring.sweep, args=(settings,), daemon=True).start()
+        threading.Thread(target=new_image.sweep, args=(settings,), daemon=True).start()
         sessions = Sessions(settings)
         server = _server(address, sessions)
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ceph_rsnapshot_agent.ceph.cluster import bindings
 from ceph_rsnapshot_agent.nbdkit_plugins.diff import Diff
-from ceph_rsnapshot_agent.restoring import Restore
+from ceph_rsnapshot_agent.restore.new_image import Restore
 from ceph_rsnapshot_common.content.block_digests import BLOCK, PIECE, block_sums, combined
 from ceph_rsnapshot_common.content.ranges import Range, clipped, cut, union
 from ceph_rsnapshot_common.errors import Cancelled, RestoreFailed
