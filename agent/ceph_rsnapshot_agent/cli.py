@@ -11,10 +11,10 @@ import sys
 import threading
 from typing import NoReturn
 
-from ceph_rsnapshot_agent import server
 from ceph_rsnapshot_agent.ceph.cluster import Cluster, bindings, connect
 from ceph_rsnapshot_agent.ceph.listing import list_images
-from ceph_rsnapshot_agent.session import remove_unclaimed
+from ceph_rsnapshot_agent.rpc import server
+from ceph_rsnapshot_agent.rpc.session import remove_unclaimed
 from ceph_rsnapshot_agent.staging.claims import claim
 from ceph_rsnapshot_agent.staging.export import export
 from ceph_rsnapshot_common.config.load import load

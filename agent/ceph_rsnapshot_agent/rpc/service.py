@@ -12,8 +12,8 @@ from typing import Any, Callable
 import rpyc
 from pydantic import BaseModel, ValidationError
 
-from ceph_rsnapshot_agent.jobs import to_record
-from ceph_rsnapshot_agent.session import Session
+from ceph_rsnapshot_agent.rpc.jobs import to_record
+from ceph_rsnapshot_agent.rpc.session import Session
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import BadRequest, one_line
 from ceph_rsnapshot_common.model import Record

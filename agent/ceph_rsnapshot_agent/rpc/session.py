@@ -12,10 +12,10 @@ from ceph_rsnapshot_agent.ceph import base_notes, snapshot
 from ceph_rsnapshot_agent.ceph.cluster import Cluster, connect
 from ceph_rsnapshot_agent.ceph.digests import read_digests
 from ceph_rsnapshot_agent.ceph.listing import list_images
-from ceph_rsnapshot_agent.jobs import Jobs, Report
 from ceph_rsnapshot_agent.nbd import nbdkit
 from ceph_rsnapshot_agent.nbd.loan import Loan
-from ceph_rsnapshot_agent.restores import Restores
+from ceph_rsnapshot_agent.rpc.jobs import Jobs, Report
+from ceph_rsnapshot_agent.rpc.restores import Restores
 from ceph_rsnapshot_agent.staging.claims import claim
 from ceph_rsnapshot_agent.staging.export import export
 from ceph_rsnapshot_common import __version__

@@ -17,7 +17,7 @@ from rpyc.utils.server import ThreadedServer
 
 from ceph_rsnapshot_agent.nbd import nbdkit
 from ceph_rsnapshot_agent.restore import new_image
-from ceph_rsnapshot_agent.service import AgentService, Sessions
+from ceph_rsnapshot_agent.rpc.service import AgentService, Sessions
 from ceph_rsnapshot_agent.staging import claims
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import PathNotUsable

@@ -6,9 +6,9 @@ import contextlib
 import secrets
 import threading
 
-from ceph_rsnapshot_agent.jobs import Jobs, Report
 from ceph_rsnapshot_agent.restore.new_image import Restore, sweep
 from ceph_rsnapshot_agent.restore.read_back import block_digests
+from ceph_rsnapshot_agent.rpc.jobs import Jobs, Report
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import ExportUnknown, RestoreFailed
 from ceph_rsnapshot_common.protocol.records import (
