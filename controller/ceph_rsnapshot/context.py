@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Callable
 
 from ceph_rsnapshot import incoming
 from ceph_rsnapshot.connection import Link, connecting
-from ceph_rsnapshot.nbd_client import nbd_bindings
+from ceph_rsnapshot.nbd.handle import nbd_bindings
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import LockHeld, PathNotUsable
 from ceph_rsnapshot_common.files import folders, locks

@@ -7,8 +7,8 @@ from typing import Any, Callable
 
 import pytest
 
-from ceph_rsnapshot import extents_ahead
-from ceph_rsnapshot.extents_ahead import ExtentsAhead
+from ceph_rsnapshot.nbd import extents_ahead
+from ceph_rsnapshot.nbd.extents_ahead import ExtentsAhead
 
 
 class _Server:

@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
-from ceph_rsnapshot.extents_ahead import ExtentsAhead
-from ceph_rsnapshot.nbd_client import HOLE, ZERO, connect, nbd_bindings
+from ceph_rsnapshot.nbd.extents_ahead import ExtentsAhead
+from ceph_rsnapshot.nbd.handle import HOLE, ZERO, connect, nbd_bindings
 from ceph_rsnapshot_common.content.ranges import Ranges
 from ceph_rsnapshot_common.errors import NbdFailed
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ceph_rsnapshot.nbd_client import connect
+from ceph_rsnapshot.nbd.handle import connect
 from ceph_rsnapshot_common.process import servers
 from ceph_rsnapshot_common.process.commands import find_tool
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Callable
 
-from ceph_rsnapshot.nbd_client import STATUS_BYTES
+from ceph_rsnapshot.nbd.handle import STATUS_BYTES
 
 Extent = tuple[int, int, int]
 """Offset, length, and flags (a sum of HOLE and ZERO)."""
