@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 from ceph_rsnapshot import incoming
-from ceph_rsnapshot.connection import Link, connecting
 from ceph_rsnapshot.nbd.handle import nbd_bindings
+from ceph_rsnapshot.remote.link import Link, connecting
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import LockHeld, PathNotUsable
 from ceph_rsnapshot_common.files import folders, locks
 from ceph_rsnapshot_common.process.commands import find_tool
 
 if TYPE_CHECKING:
-    from ceph_rsnapshot.client import AgentClient
+    from ceph_rsnapshot.remote.client import AgentClient
 
 RUN_FOLDER_PREFIX = "ceph_rsnapshot_run_"
 _LOCK = ".ceph_rsnapshot.lock"
@@ -52,7 +52,7 @@ class AgentConnection:
 
     def client(self) -> AgentClient:
         """Raises: AgentUnreachable, VersionMismatch, ToolMissing (on the ceph node)."""
-        from ceph_rsnapshot.client import AgentClient  # while ssh connects
+        from ceph_rsnapshot.remote.client import AgentClient  # while ssh connects
 
         if self.alive:
             return self.alive

@@ -8,11 +8,11 @@ from functools import partial
 
 from ceph_rsnapshot import last_run, orphans
 from ceph_rsnapshot.backup_image import backup_image, initial_report
-from ceph_rsnapshot.client import AgentClient
 from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, AgentConnection, Context
 from ceph_rsnapshot.last_run import LastRun
 from ceph_rsnapshot.layout import Place, place
 from ceph_rsnapshot.observer import Observer
+from ceph_rsnapshot.remote.client import AgentClient
 from ceph_rsnapshot.report import ImageReport, OrphanReport, OrphanResult, RunReport, nothing_to_back_up
 from ceph_rsnapshot.work import identity
 from ceph_rsnapshot_common.config.settings import Settings

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Callable
 
-from ceph_rsnapshot.client import AgentClient, Pending
 from ceph_rsnapshot.nbd.read_ahead import CHUNK, read_ahead
+from ceph_rsnapshot.remote.client import AgentClient, Pending
 from ceph_rsnapshot_common.content.block_digests import PIECE
 from ceph_rsnapshot_common.content.digest import digest
 from ceph_rsnapshot_common.content.ranges import Range, Ranges, clipped, cut

@@ -11,7 +11,7 @@ import rpyc
 from pydantic import BaseModel, ValidationError
 from rpyc.utils.factory import unix_connect
 
-from ceph_rsnapshot.connection import Link
+from ceph_rsnapshot.remote.link import Link
 from ceph_rsnapshot_common import __version__
 from ceph_rsnapshot_common.errors import (
     AgentUnreachable,
