@@ -15,8 +15,8 @@ from ceph_rsnapshot_common.errors import ConfigError
 from ceph_rsnapshot_common.names import Pool, parse_pool
 
 if TYPE_CHECKING:
-    from ceph_rsnapshot.backups import Backup
     from ceph_rsnapshot.preflight import CheckReport
+    from ceph_rsnapshot.repository.catalog import Backup
     from ceph_rsnapshot.restore_image import Restored
     from ceph_rsnapshot.serving import Served
     from ceph_rsnapshot.verifying import Verified, VerifyReport
@@ -108,7 +108,7 @@ def list_backups(settings: Settings | None = None, which: str | None = None) -> 
         BackupNotFound: there is none of that name; says what comes near.
         PathNotUsable: BACKUP_BASE_PATH can't be read.
     """
-    from ceph_rsnapshot.choose import chosen
+    from ceph_rsnapshot.repository.selection import chosen
 
     return chosen(settings or load_settings(), which)
 
@@ -138,7 +138,7 @@ def verify(
         ToolMissing, NbdBindingsMissing: a program is missing here.
         AgentUnreachable, VersionMismatch, ClusterUnreachable, ImageUnreadable: the source could not be asked.
     """
-    from ceph_rsnapshot.choose import chosen
+    from ceph_rsnapshot.repository.selection import chosen
     from ceph_rsnapshot.verifying import not_verified_since, verify_all
 
     settings = settings or load_settings()
@@ -177,7 +177,7 @@ def restore(
         RestoreFailed: what had been made was removed again.
         AgentUnreachable, VersionMismatch, ClusterUnreachable: if the connection is lost, the agent removes the image.
     """
-    from ceph_rsnapshot.choose import one
+    from ceph_rsnapshot.repository.selection import one
     from ceph_rsnapshot.restore_file import restore_file
     from ceph_rsnapshot.restore_image import restore_image
 
@@ -217,7 +217,7 @@ def serve(
         PathNotUsable: socket or port is in use, or not possible.
         CommandFailed, ToolMissing: qemu-nbd does not start.
     """
-    from ceph_rsnapshot.choose import one
+    from ceph_rsnapshot.repository.selection import one
     from ceph_rsnapshot.serving import served
 
     return served(one(settings or load_settings(), which), Path(socket) if socket else None, port)

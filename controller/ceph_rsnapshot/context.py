@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
-from ceph_rsnapshot import incoming
 from ceph_rsnapshot.nbd.handle import nbd_bindings
 from ceph_rsnapshot.remote.link import Link, connecting
+from ceph_rsnapshot.repository import incoming
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import LockHeld, PathNotUsable
 from ceph_rsnapshot_common.files import folders, locks

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Callable
 
 from ceph_rsnapshot import digest_file
-from ceph_rsnapshot.backups import Backup
 from ceph_rsnapshot.contents import write_digests
-from ceph_rsnapshot.held import Held
 from ceph_rsnapshot.nbd import qemu_nbd
+from ceph_rsnapshot.repository.catalog import Backup
+from ceph_rsnapshot.repository.open_backup import Held
 from ceph_rsnapshot_common.errors import BackupDamaged
 from ceph_rsnapshot_common.protocol.manifest import Manifest
 

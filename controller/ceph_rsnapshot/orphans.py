@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ceph_rsnapshot import rotation, verdicts
 from ceph_rsnapshot.context import Context
-from ceph_rsnapshot.layout import Place, known_images
 from ceph_rsnapshot.report import OrphanReport, OrphanResult, error_record
-from ceph_rsnapshot.rsnapshot import Source, configured
+from ceph_rsnapshot.repository import rotation, verdicts
+from ceph_rsnapshot.repository.layout import Place, known_images
+from ceph_rsnapshot.repository.rsnapshot import Source, configured
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import CephRsnapshotError, OrphansSuspicious
 from ceph_rsnapshot_common.files import folders

@@ -11,11 +11,11 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Callable
 
-from ceph_rsnapshot import last_run
 from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, lock_holder, tools_needed
 from ceph_rsnapshot.nbd.handle import nbd_bindings
 from ceph_rsnapshot.remote.client import AgentClient
 from ceph_rsnapshot.remote.link import connecting
+from ceph_rsnapshot.repository import last_run
 from ceph_rsnapshot_common.config.load import Loaded
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.config.snapshot_name import snapshot_name

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-from ceph_rsnapshot.backups import Backup
 from ceph_rsnapshot.context import RUN_FOLDER_PREFIX
-from ceph_rsnapshot.held import Held, hold
+from ceph_rsnapshot.repository.catalog import Backup
+from ceph_rsnapshot.repository.open_backup import Held, hold
 from ceph_rsnapshot_common.errors import PathNotUsable
 from ceph_rsnapshot_common.files import folders
 from ceph_rsnapshot_common.process import servers

@@ -11,16 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from ceph_rsnapshot import digest_file, verdicts
-from ceph_rsnapshot.backups import Backup
+from ceph_rsnapshot import digest_file
 from ceph_rsnapshot.contents import write_digests
 from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, AgentConnection
-from ceph_rsnapshot.held import Held, hold
 from ceph_rsnapshot.nbd import qemu_nbd
 from ceph_rsnapshot.nbd.handle import data_extents
 from ceph_rsnapshot.remote.client import AgentClient
+from ceph_rsnapshot.repository import verdicts
+from ceph_rsnapshot.repository.catalog import Backup
+from ceph_rsnapshot.repository.open_backup import Held, hold
+from ceph_rsnapshot.repository.verdicts import Verdict
 from ceph_rsnapshot.source_check import begun
-from ceph_rsnapshot.verdicts import Verdict
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.content.ranges import union
 from ceph_rsnapshot_common.errors import (

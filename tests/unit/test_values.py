@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ceph_rsnapshot.layout import Place
-from ceph_rsnapshot.rsnapshot import Source, quoted, render
+from ceph_rsnapshot.repository.layout import Place
+from ceph_rsnapshot.repository.rsnapshot import Source, quoted, render
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.sizes import format_size, parse_size
 

@@ -9,7 +9,7 @@ from itertools import groupby
 
 from rich.cells import cell_len
 
-from ceph_rsnapshot.backups import Backup
+from ceph_rsnapshot.repository.catalog import Backup
 from ceph_rsnapshot.tables import Paint, fitted, marks, wrapped
 
 _MARKS = {"complete": "●", "verified": "✓", "failed": "✗", "damaged": "✗", "missing": "□"}

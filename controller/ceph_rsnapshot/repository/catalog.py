@@ -11,9 +11,9 @@ from typing import Literal, Optional
 
 from pydantic import computed_field
 
-from ceph_rsnapshot import disk_use, verdicts
-from ceph_rsnapshot.layout import Place
-from ceph_rsnapshot.verdicts import Verdict
+from ceph_rsnapshot.repository import reflinks, verdicts
+from ceph_rsnapshot.repository.layout import Place
+from ceph_rsnapshot.repository.verdicts import Verdict
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import PathNotUsable
 from ceph_rsnapshot_common.model import Record
@@ -87,7 +87,7 @@ def all_backups(settings: Settings) -> Iterator[Backup]:
     """
     base = settings.backup_base_path
     try:
-        shares = disk_use.shares_extents(base)
+        shares = reflinks.shares_extents(base)
         roots = sorted(_roots(base))
     except OSError as error:
         raise PathNotUsable(key="BACKUP_BASE_PATH", path=base, reason=error.strerror) from None
@@ -175,7 +175,7 @@ def _read(pool: str, image: str, folder: Path, day: re.Match[str], shares: bool)
     try:
         qcow = place.qcow(folder)
         status = qcow.stat()
-        alone = disk_use.alone(qcow, status, shares)
+        alone = reflinks.alone(qcow, status, shares)
         if manifest and status.st_size != manifest.qcow2_file_size:
             problem = f"the qcow2 has {status.st_size} bytes instead of {manifest.qcow2_file_size}"
     except FileNotFoundError:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ceph_rsnapshot.layout import Place
+from ceph_rsnapshot.repository.layout import Place
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import RsnapshotFailed, one_line
 from ceph_rsnapshot_common.process import commands

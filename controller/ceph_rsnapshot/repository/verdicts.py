@@ -8,7 +8,7 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from ceph_rsnapshot.layout import Place
+from ceph_rsnapshot.repository.layout import Place
 from ceph_rsnapshot_common.files import folders, locks
 from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.protocol.manifest import Manifest, is_sealed, sealed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-from ceph_rsnapshot.backups import Backup, all_backups
+from ceph_rsnapshot.repository.catalog import Backup, all_backups
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import BackupNotFound
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ceph_rsnapshot.backups import Backup
+from ceph_rsnapshot.repository.catalog import Backup
 from ceph_rsnapshot_common.errors import BackupDamaged, BackupGone
 
 

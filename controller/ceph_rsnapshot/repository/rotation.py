@@ -6,8 +6,8 @@ import logging
 from pathlib import Path
 from typing import Callable
 
-from ceph_rsnapshot.layout import Place
-from ceph_rsnapshot.rsnapshot import Rsnapshot
+from ceph_rsnapshot.repository.layout import Place
+from ceph_rsnapshot.repository.rsnapshot import Rsnapshot
 from ceph_rsnapshot_common.errors import TransferFailed
 from ceph_rsnapshot_common.files import folders
 from ceph_rsnapshot_common.protocol.manifest import Manifest
