@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Optional
 
-from ceph_rsnapshot import digest_file
+from ceph_rsnapshot.content import digest_file
 from ceph_rsnapshot.repository import verdicts
 from ceph_rsnapshot.repository.layout import Place
 from ceph_rsnapshot.work import Work

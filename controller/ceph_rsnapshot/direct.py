@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from ceph_rsnapshot.base import Plan, relied_on
+from ceph_rsnapshot.content.source_check import SourceCheck
 from ceph_rsnapshot.examine import examine_increment, examine_whole, sampling
 from ceph_rsnapshot.landing import describe, land, land_unchanged
 from ceph_rsnapshot.nbd import qemu_nbd
@@ -19,7 +20,6 @@ from ceph_rsnapshot.nbd.copier import Copied, copy
 from ceph_rsnapshot.remote.client import AgentClient, Pending
 from ceph_rsnapshot.remote.link import forwarded
 from ceph_rsnapshot.repository.incoming import Incoming, clone, incoming
-from ceph_rsnapshot.source_check import SourceCheck
 from ceph_rsnapshot.work import Work
 from ceph_rsnapshot_common.errors import BaseUnusable, Cancelled, CephRsnapshotError, NbdFailed
 from ceph_rsnapshot_common.files import folders, space

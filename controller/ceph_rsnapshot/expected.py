@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-from ceph_rsnapshot import digest_file
-from ceph_rsnapshot.contents import write_digests
+from ceph_rsnapshot.content import digest_file
+from ceph_rsnapshot.content.digests import write_digests
 from ceph_rsnapshot.nbd import qemu_nbd
 from ceph_rsnapshot.repository.catalog import Backup
 from ceph_rsnapshot.repository.open_backup import Held

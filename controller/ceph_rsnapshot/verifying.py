@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from ceph_rsnapshot import digest_file
-from ceph_rsnapshot.contents import write_digests
+from ceph_rsnapshot.content import digest_file
+from ceph_rsnapshot.content.digests import write_digests
+from ceph_rsnapshot.content.source_check import begun
 from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, AgentConnection
 from ceph_rsnapshot.nbd import qemu_nbd
 from ceph_rsnapshot.nbd.handle import data_extents
@@ -21,7 +22,6 @@ from ceph_rsnapshot.repository import verdicts
 from ceph_rsnapshot.repository.catalog import Backup
 from ceph_rsnapshot.repository.open_backup import Held, hold
 from ceph_rsnapshot.repository.verdicts import Verdict
-from ceph_rsnapshot.source_check import begun
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.content.ranges import union
 from ceph_rsnapshot_common.errors import (

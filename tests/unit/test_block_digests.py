@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ceph_rsnapshot import digest_file
+from ceph_rsnapshot.content import digest_file
 from ceph_rsnapshot_common.content.block_digests import BLOCK, PIECE, block_sums
 from ceph_rsnapshot_common.protocol.manifest import ManifestUnreadable, parse_manifest, sealed
 from tests.unit.manifests import MANIFEST

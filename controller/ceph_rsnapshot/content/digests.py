@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Callable
 
-from ceph_rsnapshot import digest_file
+from ceph_rsnapshot.content import digest_file
 from ceph_rsnapshot.nbd.handle import data_extents
 from ceph_rsnapshot.nbd.read_ahead import read_ahead
 from ceph_rsnapshot_common.content.block_digests import PIECE
