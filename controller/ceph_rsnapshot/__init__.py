@@ -9,8 +9,8 @@ for image in report.images:
 """
 
 from ceph_rsnapshot.api import backup, check, explain_settings, list_backups, load_settings, restore, serve, verify
-from ceph_rsnapshot.observer import Observer
-from ceph_rsnapshot.report import ImageReport, OrphanReport, RunReport
+from ceph_rsnapshot.archiver.observer import Observer
+from ceph_rsnapshot.archiver.report import ImageReport, OrphanReport, RunReport
 from ceph_rsnapshot_common import __version__
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import CephRsnapshotError

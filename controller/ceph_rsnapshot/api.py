@@ -7,8 +7,8 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Literal
 
-from ceph_rsnapshot.observer import Observer
-from ceph_rsnapshot.report import RunReport
+from ceph_rsnapshot.archiver.observer import Observer
+from ceph_rsnapshot.archiver.report import RunReport
 from ceph_rsnapshot_common.config.load import Loaded, load
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import ConfigError
@@ -78,7 +78,7 @@ def backup(
         LockHeld: another run works on this backup base.
     """
     # here, because importing the package should cost a script nothing that it does not use
-    from ceph_rsnapshot.context import opened
+    from ceph_rsnapshot.archiver.context import opened
     from ceph_rsnapshot_common.config.snapshot_name import snapshot_name
 
     started = datetime.now(timezone.utc)
@@ -86,11 +86,11 @@ def backup(
     snapshot = snapshot_name(settings)
     try:
         if settings.noop:
-            from ceph_rsnapshot.run import look_only
+            from ceph_rsnapshot.archiver.run import look_only
 
             return look_only(settings, snapshot, started, force, rotate_many_orphans, observer)
         with opened(settings, snapshot) as context:
-            from ceph_rsnapshot.run import run  # while ssh connects
+            from ceph_rsnapshot.archiver.run import run  # while ssh connects
 
             return run(context, started, force, full, rotate_many_orphans, observer)
     finally:

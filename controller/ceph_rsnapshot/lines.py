@@ -6,8 +6,8 @@ import logging
 from collections import Counter
 from typing import TextIO
 
-from ceph_rsnapshot.observer import Observer
-from ceph_rsnapshot.report import ImageReport, RunReport
+from ceph_rsnapshot.archiver.observer import Observer
+from ceph_rsnapshot.archiver.report import ImageReport, RunReport
 from ceph_rsnapshot_common.sizes import format_size
 
 _logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Callable
 
-from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, lock_holder, tools_needed
+from ceph_rsnapshot.archiver.context import RUN_FOLDER_PREFIX, lock_holder, tools_needed
 from ceph_rsnapshot.nbd.handle import nbd_bindings
 from ceph_rsnapshot.remote.client import AgentClient
 from ceph_rsnapshot.remote.link import connecting

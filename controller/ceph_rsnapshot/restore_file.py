@@ -10,9 +10,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
+from ceph_rsnapshot.archiver.context import RUN_FOLDER_PREFIX
 from ceph_rsnapshot.content import digest_file
 from ceph_rsnapshot.content.digests import write_digests
-from ceph_rsnapshot.context import RUN_FOLDER_PREFIX
 from ceph_rsnapshot.expected import expected_digests, usable
 from ceph_rsnapshot.nbd import qemu_nbd
 from ceph_rsnapshot.repository.catalog import Backup

@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Callable, Optional
 
+from ceph_rsnapshot.archiver.context import RUN_FOLDER_PREFIX, AgentConnection
 from ceph_rsnapshot.content import digest_file
-from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, AgentConnection
 from ceph_rsnapshot.expected import expected_digests, usable
 from ceph_rsnapshot.nbd import qemu_nbd
 from ceph_rsnapshot.nbd.handle import data_extents

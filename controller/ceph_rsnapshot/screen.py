@@ -10,9 +10,9 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
+from ceph_rsnapshot.archiver.observer import Observer
+from ceph_rsnapshot.archiver.report import ImageReport, OrphanReport, RunReport
 from ceph_rsnapshot.lines import counts
-from ceph_rsnapshot.observer import Observer
-from ceph_rsnapshot.report import ImageReport, OrphanReport, RunReport
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.sizes import format_size
 

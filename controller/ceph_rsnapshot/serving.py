@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-from ceph_rsnapshot.context import RUN_FOLDER_PREFIX
+from ceph_rsnapshot.archiver.context import RUN_FOLDER_PREFIX
 from ceph_rsnapshot.repository.catalog import Backup
 from ceph_rsnapshot.repository.open_backup import Held, hold
 from ceph_rsnapshot_common.errors import PathNotUsable

@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+from ceph_rsnapshot.archiver.context import RUN_FOLDER_PREFIX, AgentConnection
 from ceph_rsnapshot.content import digest_file
 from ceph_rsnapshot.content.digests import write_digests
 from ceph_rsnapshot.content.source_check import begun
-from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, AgentConnection
 from ceph_rsnapshot.nbd import qemu_nbd
 from ceph_rsnapshot.nbd.handle import data_extents
 from ceph_rsnapshot.remote.client import AgentClient

@@ -10,9 +10,9 @@ import yaml
 from pydantic import BaseModel
 
 import ceph_rsnapshot
+from ceph_rsnapshot.archiver.report import RunReport
 from ceph_rsnapshot.cli.parser import COMMANDS, command_parsers, make_parser
 from ceph_rsnapshot.cli.settings import text_of
-from ceph_rsnapshot.report import RunReport
 from ceph_rsnapshot_common.config.load import load
 from ceph_rsnapshot_common.config.reference import reference
 from ceph_rsnapshot_common.config.settings import Settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ceph_rsnapshot.orphans import judge
+from ceph_rsnapshot.archiver.orphans import judge
 from ceph_rsnapshot_common.errors import OrphansSuspicious
 from ceph_rsnapshot_common.names import Pool
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ceph_rsnapshot.archiver.verification import sample
 from ceph_rsnapshot.content.source_check import batches
-from ceph_rsnapshot.examine import sample
 from ceph_rsnapshot_common.content.ranges import Range, Ranges, clipped, union
 
 MIB = 1024 * 1024

@@ -10,8 +10,8 @@ from typing import TextIO
 
 from ceph_rsnapshot import lines
 from ceph_rsnapshot.api import backup
-from ceph_rsnapshot.observer import Observer
-from ceph_rsnapshot.report import report_of_error
+from ceph_rsnapshot.archiver.observer import Observer
+from ceph_rsnapshot.archiver.report import report_of_error
 from ceph_rsnapshot_common.config.load import load
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.console import logs

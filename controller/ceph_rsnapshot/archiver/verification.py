@@ -8,14 +8,14 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ceph_rsnapshot.base import Plan, backups_since_full_check, relied_on
+from ceph_rsnapshot.archiver.plan import Plan, backups_since_full_check, relied_on
+from ceph_rsnapshot.archiver.task import Work
 from ceph_rsnapshot.content import digest_file, source_check
 from ceph_rsnapshot.content.source_check import SourceCheck, Taker
 from ceph_rsnapshot.nbd import qemu_nbd
 from ceph_rsnapshot.nbd.handle import data_extents
 from ceph_rsnapshot.nbd.read_ahead import read_ahead
 from ceph_rsnapshot.repository.incoming import clone
-from ceph_rsnapshot.work import Work
 from ceph_rsnapshot_common.content.block_digests import PIECE
 from ceph_rsnapshot_common.content.ranges import Range, Ranges, clipped, union
 from ceph_rsnapshot_common.errors import BaseUnusable, ContentDiffers, SnapshotGone

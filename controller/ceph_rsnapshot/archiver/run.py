@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
 
-from ceph_rsnapshot import orphans
-from ceph_rsnapshot.backup_image import backup_image, initial_report
-from ceph_rsnapshot.context import RUN_FOLDER_PREFIX, AgentConnection, Context
-from ceph_rsnapshot.observer import Observer
+from ceph_rsnapshot.archiver import orphans
+from ceph_rsnapshot.archiver.context import RUN_FOLDER_PREFIX, AgentConnection, Context
+from ceph_rsnapshot.archiver.image import backup_image, initial_report
+from ceph_rsnapshot.archiver.observer import Observer
+from ceph_rsnapshot.archiver.report import ImageReport, OrphanReport, OrphanResult, RunReport, nothing_to_back_up
+from ceph_rsnapshot.archiver.task import identity
 from ceph_rsnapshot.remote.client import AgentClient
-from ceph_rsnapshot.report import ImageReport, OrphanReport, OrphanResult, RunReport, nothing_to_back_up
 from ceph_rsnapshot.repository import last_run
 from ceph_rsnapshot.repository.last_run import LastRun
 from ceph_rsnapshot.repository.layout import Place, place
-from ceph_rsnapshot.work import identity
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import (
     AgentUnreachable,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ceph_rsnapshot.context import Context
-from ceph_rsnapshot.observer import Observer
+from ceph_rsnapshot.archiver.context import Context
+from ceph_rsnapshot.archiver.observer import Observer
 from ceph_rsnapshot.repository.layout import Place
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.protocol.manifest import Base, Identity

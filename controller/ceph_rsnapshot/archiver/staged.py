@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 
-from ceph_rsnapshot.base import Plan
-from ceph_rsnapshot.examine import examine_whole
-from ceph_rsnapshot.landing import land_unchanged
+from ceph_rsnapshot.archiver.commit import land_unchanged
+from ceph_rsnapshot.archiver.plan import Plan
+from ceph_rsnapshot.archiver.task import Work
+from ceph_rsnapshot.archiver.verification import examine_whole
 from ceph_rsnapshot.repository import rotation
 from ceph_rsnapshot.repository.rsnapshot import Source, configured
-from ceph_rsnapshot.work import Work
 from ceph_rsnapshot_common.errors import CephRsnapshotError, ContentDiffers, TransferFailed
 from ceph_rsnapshot_common.files import folders
 from ceph_rsnapshot_common.protocol.manifest import Manifest, render

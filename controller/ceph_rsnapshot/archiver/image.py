@@ -6,15 +6,15 @@ import contextlib
 import logging
 import time
 
-from ceph_rsnapshot import direct, staged
-from ceph_rsnapshot.base import make_plan
-from ceph_rsnapshot.context import Context
-from ceph_rsnapshot.observer import Observer
-from ceph_rsnapshot.orphans import unmark
-from ceph_rsnapshot.report import ImageReport, error_record
+from ceph_rsnapshot.archiver import direct, staged
+from ceph_rsnapshot.archiver.context import Context
+from ceph_rsnapshot.archiver.observer import Observer
+from ceph_rsnapshot.archiver.orphans import unmark
+from ceph_rsnapshot.archiver.plan import make_plan
+from ceph_rsnapshot.archiver.report import ImageReport, error_record
+from ceph_rsnapshot.archiver.task import Work
 from ceph_rsnapshot.repository import rotation
 from ceph_rsnapshot.repository.layout import place
-from ceph_rsnapshot.work import Work
 from ceph_rsnapshot_common.errors import BaseUnusable, CephRsnapshotError, ContentDiffers
 from ceph_rsnapshot_common.protocol.manifest import Manifest
 from ceph_rsnapshot_common.protocol.records import Image, Listing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ceph_rsnapshot.report import ImageReport
+from ceph_rsnapshot.archiver.report import ImageReport
 from ceph_rsnapshot_common.names import Pool
 
 

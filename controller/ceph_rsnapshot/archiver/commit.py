@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Callable
 
-from ceph_rsnapshot.base import Plan
-from ceph_rsnapshot.examine import examine_unchanged, is_brief
+from ceph_rsnapshot.archiver.plan import Plan
+from ceph_rsnapshot.archiver.task import Work
+from ceph_rsnapshot.archiver.verification import examine_unchanged, is_brief
 from ceph_rsnapshot.repository import rotation
 from ceph_rsnapshot.repository.incoming import Incoming, clone, disk_bytes, incoming
 from ceph_rsnapshot.repository.layout import Place
 from ceph_rsnapshot.repository.rsnapshot import Source, configured
-from ceph_rsnapshot.work import Work
 from ceph_rsnapshot_common import __version__
 from ceph_rsnapshot_common.files import folders
 from ceph_rsnapshot_common.process import qemu_img

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ceph_rsnapshot.context import Context
-from ceph_rsnapshot.report import OrphanReport, OrphanResult, error_record
+from ceph_rsnapshot.archiver.context import Context
+from ceph_rsnapshot.archiver.report import OrphanReport, OrphanResult, error_record
 from ceph_rsnapshot.repository import rotation, verdicts
 from ceph_rsnapshot.repository.layout import Place, known_images
 from ceph_rsnapshot.repository.rsnapshot import Source, configured

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Optional
 
+from ceph_rsnapshot.archiver.task import Work
 from ceph_rsnapshot.content import digest_file
 from ceph_rsnapshot.repository import verdicts
 from ceph_rsnapshot.repository.layout import Place
-from ceph_rsnapshot.work import Work
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import BaseUnusable, CommandFailed, NbdFailed
 from ceph_rsnapshot_common.process import qemu_img
