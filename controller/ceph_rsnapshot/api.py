@@ -17,8 +17,8 @@ from ceph_rsnapshot_common.names import Pool, parse_pool
 if TYPE_CHECKING:
     from ceph_rsnapshot.preflight import CheckReport
     from ceph_rsnapshot.repository.catalog import Backup
-    from ceph_rsnapshot.restore_image import Restored
-    from ceph_rsnapshot.serving import Served
+    from ceph_rsnapshot.restorer.image import Restored
+    from ceph_rsnapshot.restorer.serve import Served
     from ceph_rsnapshot.verifying import Verified, VerifyReport
 
 Progress = Callable[[str, str, int, int], None]
@@ -178,8 +178,8 @@ def restore(
         AgentUnreachable, VersionMismatch, ClusterUnreachable: if the connection is lost, the agent removes the image.
     """
     from ceph_rsnapshot.repository.selection import one
-    from ceph_rsnapshot.restore_file import restore_file
-    from ceph_rsnapshot.restore_image import restore_image
+    from ceph_rsnapshot.restorer.file import restore_file
+    from ceph_rsnapshot.restorer.image import restore_image
 
     settings = settings or load_settings()
     if (to is None) == (to_file is None):
@@ -218,7 +218,7 @@ def serve(
         CommandFailed, ToolMissing: qemu-nbd does not start.
     """
     from ceph_rsnapshot.repository.selection import one
-    from ceph_rsnapshot.serving import served
+    from ceph_rsnapshot.restorer.serve import served
 
     return served(one(settings or load_settings(), which), Path(socket) if socket else None, port)
 

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 from ceph_rsnapshot.content import digest_file
-from ceph_rsnapshot.restore_image import windows
+from ceph_rsnapshot.restorer.image import windows
 from ceph_rsnapshot_common.content.block_digests import BLOCK
 
 

@@ -14,13 +14,13 @@ from typing import Callable, Optional
 
 from ceph_rsnapshot.archiver.context import RUN_FOLDER_PREFIX, AgentConnection
 from ceph_rsnapshot.content import digest_file
-from ceph_rsnapshot.expected import expected_digests, usable
 from ceph_rsnapshot.nbd import qemu_nbd
 from ceph_rsnapshot.nbd.handle import data_extents
 from ceph_rsnapshot.remote.client import AgentClient, Pending
 from ceph_rsnapshot.remote.link import forwarded
 from ceph_rsnapshot.repository.catalog import Backup
 from ceph_rsnapshot.repository.open_backup import Held, hold
+from ceph_rsnapshot.restorer.source import expected_digests, usable
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.content.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import AgentUnreachable, CephRsnapshotError, CommandFailed, NbdFailed, RestoreFailed

@@ -13,11 +13,11 @@ from typing import Literal
 from ceph_rsnapshot.archiver.context import RUN_FOLDER_PREFIX
 from ceph_rsnapshot.content import digest_file
 from ceph_rsnapshot.content.digests import write_digests
-from ceph_rsnapshot.expected import expected_digests, usable
 from ceph_rsnapshot.nbd import qemu_nbd
 from ceph_rsnapshot.repository.catalog import Backup
 from ceph_rsnapshot.repository.open_backup import Held, hold
-from ceph_rsnapshot.restore_image import Progress, Restored
+from ceph_rsnapshot.restorer.image import Progress, Restored
+from ceph_rsnapshot.restorer.source import expected_digests, usable
 from ceph_rsnapshot_common.content.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import CommandFailed, RestoreFailed, TargetExists
 from ceph_rsnapshot_common.files import folders, locks
