@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ceph_rsnapshot.repository.catalog import Backup
     from ceph_rsnapshot.restorer.image import Restored
     from ceph_rsnapshot.restorer.serve import Served
-    from ceph_rsnapshot.verifying import Verified, VerifyReport
+    from ceph_rsnapshot.verifier.verifier import Verified, VerifyReport
 
 Progress = Callable[[str, str, int, int], None]
 """Gets the name of what is worked on, the stage, and bytes done and in all (0 if the stage has no measure)."""
@@ -139,7 +139,7 @@ def verify(
         AgentUnreachable, VersionMismatch, ClusterUnreachable, ImageUnreadable: the source could not be asked.
     """
     from ceph_rsnapshot.repository.selection import chosen
-    from ceph_rsnapshot.verifying import not_verified_since, verify_all
+    from ceph_rsnapshot.verifier.verifier import not_verified_since, verify_all
 
     settings = settings or load_settings()
     backups = chosen(settings, which)
