@@ -15,7 +15,7 @@ from ceph_rsnapshot_common.errors import ConfigError
 from ceph_rsnapshot_common.names import Pool, parse_pool
 
 if TYPE_CHECKING:
-    from ceph_rsnapshot.preflight import CheckReport
+    from ceph_rsnapshot.preflight.checks import CheckReport
     from ceph_rsnapshot.repository.catalog import Backup
     from ceph_rsnapshot.restorer.image import Restored
     from ceph_rsnapshot.restorer.serve import Served
@@ -232,6 +232,6 @@ def check(settings: Settings | None = None) -> CheckReport:
     Args:
         settings: None loads the usual file.
     """
-    from ceph_rsnapshot.preflight import check as look
+    from ceph_rsnapshot.preflight.checks import check as look
 
     return look(lambda: Loaded(settings, None, {}) if settings else load())
