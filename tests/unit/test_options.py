@@ -12,7 +12,7 @@ from pydantic import BaseModel
 import ceph_rsnapshot
 from ceph_rsnapshot.archiver.report import RunReport
 from ceph_rsnapshot.cli.parser import COMMANDS, command_parsers, make_parser
-from ceph_rsnapshot.cli.settings import text_of
+from ceph_rsnapshot.cli.settings_cmd import text_of
 from ceph_rsnapshot_common.config.load import load
 from ceph_rsnapshot_common.config.reference import reference
 from ceph_rsnapshot_common.config.settings import Settings

@@ -80,7 +80,7 @@ def _lazily(name: str) -> Callable[[argparse.Namespace], int]:
     """Each command is imported when it runs: a night is thousands of short commands."""
 
     def run(arguments: argparse.Namespace) -> int:
-        return int(importlib.import_module(f"ceph_rsnapshot.cli.{name}").run(arguments))
+        return int(importlib.import_module(f"ceph_rsnapshot.cli.{name}_cmd").run(arguments))
 
     return run
 
@@ -123,7 +123,7 @@ def _list(commands: Any) -> None:
         "list the backups that there are",
         "  ceph_rsnapshot list\n  ceph_rsnapshot list rbd/vm-1\n  ceph_rsnapshot list --calendar rbd\n"
         "  ceph_rsnapshot list --json rbd | jq '.[].folder'\n",
-        "listing",
+        "list",
     )
     parser.add_argument("which", metavar="WHICH", nargs="?", help=_WHICH)
     _switch(parser, "--calendar", "a grid of images and days, so that a gap jumps out")
@@ -137,7 +137,7 @@ def _verify(commands: Any) -> None:
         "verify finished backups: structure, and content against the digests made with them",
         "  ceph_rsnapshot verify rbd/vm-1\n  ceph_rsnapshot verify rbd/vm-1@daily.0 --source\n"
         "  ceph_rsnapshot verify --all --since-verified 7d\n",
-        "verifying",
+        "verify",
     )
     parser.add_argument("which", metavar="WHICH", nargs="?", help=_WHICH)
     _switch(parser, "--all", "all backups of all images")
@@ -159,7 +159,7 @@ def _restore(commands: Any) -> None:
         "  ceph_rsnapshot restore rbd/vm-1 --to rbd/vm-1\n"
         "  ceph_rsnapshot restore rbd/vm-1@2026-01-31 --to rbd/vm-1-restored --data-pool rbd-data\n"
         "  ceph_rsnapshot restore rbd/vm-1@daily.3 --to-file /tmp/vm-1.raw --format raw\n",
-        "restoring",
+        "restore",
     )
     parser.add_argument("which", metavar="WHICH", help=_ONE)
     target = parser.add_mutually_exclusive_group(required=True)
@@ -178,7 +178,7 @@ def _serve(commands: Any) -> None:
         "serve a backup read-only by NBD, for access to single files, until Ctrl-C",
         "  ceph_rsnapshot serve rbd/vm-1\n  ceph_rsnapshot serve rbd/vm-1@daily.3 --socket /run/vm-1.sock\n"
         "  ceph_rsnapshot serve rbd/vm-1 --port 10809\n",
-        "serving",
+        "serve",
     )
     parser.add_argument("which", metavar="WHICH", help=_ONE)
     where = parser.add_mutually_exclusive_group()
@@ -192,7 +192,7 @@ def _check(commands: Any) -> None:
         "check",
         "see whether both nodes are ready for tonight, and what to do if not",
         "  ceph_rsnapshot check\n  ceph_rsnapshot check --json\n",
-        "checking",
+        "check",
     )
     _json(parser)
 
@@ -215,13 +215,13 @@ def _completion(commands: Any) -> None:
         "completion",
         "print the completion script of a shell",
         "  ceph_rsnapshot completion bash > /etc/bash_completion.d/ceph_rsnapshot\n",
-        "helping",
+        "help",
     )
     parser.add_argument("shell", choices=("bash", "zsh", "tcsh"))
 
 
 def _help(commands: Any) -> None:
-    parser = _command(commands, "help", "print the help of a command", "  ceph_rsnapshot help restore\n", "helping")
+    parser = _command(commands, "help", "print the help of a command", "  ceph_rsnapshot help restore\n", "help")
     parser.add_argument("topic", metavar="COMMAND", nargs="?", choices=COMMANDS, help=", ".join(COMMANDS))
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from ceph_rsnapshot.api import restore
-from ceph_rsnapshot.cli.bars import bar
+from ceph_rsnapshot.cli.output.bars import bar
 from ceph_rsnapshot.restorer.image import Restored
 from ceph_rsnapshot_common.config.load import load
 from ceph_rsnapshot_common.console import logs

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ceph_rsnapshot.archiver.observer import Observer
 from ceph_rsnapshot.archiver.report import ImageReport, OrphanReport, RunReport
-from ceph_rsnapshot.lines import counts
+from ceph_rsnapshot.cli.output.lines import counts
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.sizes import format_size
 

@@ -8,10 +8,10 @@ import os
 import sys
 from typing import TextIO
 
-from ceph_rsnapshot import lines
 from ceph_rsnapshot.api import backup
 from ceph_rsnapshot.archiver.observer import Observer
 from ceph_rsnapshot.archiver.report import report_of_error
+from ceph_rsnapshot.cli.output import lines
 from ceph_rsnapshot_common.config.load import load
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.console import logs
@@ -25,9 +25,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Back up; with --printsettings only print the settings."""
     given = vars(arguments)
     if given.get("printsettings"):
-        from ceph_rsnapshot.cli import settings
+        from ceph_rsnapshot.cli import settings_cmd
 
-        return settings.run(arguments)
+        return settings_cmd.run(arguments)
     return _backup(load(arguments.config, chosen(arguments)).settings, given)
 
 
@@ -54,7 +54,7 @@ def _backup(settings: Settings, given: dict[str, object]) -> int:
     if as_json:
         print(report.model_dump_json(indent=2))
     else:
-        from ceph_rsnapshot.screen import print_report
+        from ceph_rsnapshot.cli.output.screen import print_report
 
         print_report(report)
     return report.exit_code
@@ -65,7 +65,7 @@ def _observer(stream: TextIO | None) -> Observer:
     if stream is None:
         return Observer()
     if stream.isatty():
-        from ceph_rsnapshot.screen import Bars  # rich, which nothing else needs before the run has ended
+        from ceph_rsnapshot.cli.output.screen import Bars  # rich, which nothing else needs before the run has ended
 
         return Bars(stream)
     return lines.Lines(stream)

@@ -9,8 +9,8 @@ from itertools import groupby
 
 from rich.cells import cell_len
 
+from ceph_rsnapshot.cli.output.tables import Paint, fitted, marks, wrapped
 from ceph_rsnapshot.repository.catalog import Backup
-from ceph_rsnapshot.tables import Paint, fitted, marks, wrapped
 
 _MARKS = {"complete": "●", "verified": "✓", "failed": "✗", "damaged": "✗", "missing": "□"}
 _ASCII = {"complete": "o", "verified": "v", "failed": "X", "damaged": "X", "missing": "-"}

@@ -20,7 +20,7 @@ def bar(stream: TextIO) -> Iterator[Show]:
     if not console.is_terminal:
         yield lambda _name, _stage, _done, _total: None
         return
-    from ceph_rsnapshot.screen import bytes_progress
+    from ceph_rsnapshot.cli.output.screen import bytes_progress
 
     with bytes_progress(console) as progress:
         task = progress.add_task("", total=None)

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from itertools import groupby
 
-from ceph_rsnapshot.cli.calendar import calendar
+from ceph_rsnapshot.cli.output.calendar_view import calendar
+from ceph_rsnapshot.cli.output.tables import Column, Paint, gap, marks, paint, render, width, wrapped
 from ceph_rsnapshot.repository.catalog import Backup
 from ceph_rsnapshot.repository.selection import chosen
-from ceph_rsnapshot.tables import Column, Paint, gap, marks, paint, render, width, wrapped
 from ceph_rsnapshot_common.config.load import load
 from ceph_rsnapshot_common.sizes import format_size
 
