@@ -122,7 +122,7 @@ def test_a_clone_that_takes_longer_than_the_loan_of_the_export(site: Site, tmp_p
     patch.parent.mkdir()
     patch.write_text(
         "import ceph_rsnapshot_agent.nbd.loan, ceph_rsnapshot.archiver.direct\n"
-        "ceph_rsnapshot_agent.nbd.loan.LEASE_SECONDS = 1.5\nceph_rsnapshot.direct._RENEW_SECONDS = 0.3\n"
+        "ceph_rsnapshot_agent.nbd.loan.LEASE_SECONDS = 1.5\nceph_rsnapshot.archiver.direct._RENEW_SECONDS = 0.3\n"
     )
     patched = {"PYTHONPATH": str(patch.parent)}
     site.configure(TRANSFER_MODE="direct")

@@ -425,7 +425,7 @@ def test_digests_that_must_be_read_first_cost_no_loan(big: Site, tmp_path: Path)
     """With --accept-damage the whole backup is read: the image is not made, nor its export lent, before that."""
     (tmp_path / "sitecustomize.py").write_text(
         "import ceph_rsnapshot_agent.nbd.loan, ceph_rsnapshot.restorer.image\n"
-        "ceph_rsnapshot_agent.nbd.loan.LEASE_SECONDS = 0.3\nceph_rsnapshot.restore_image._RENEW_SECONDS = 0.05\n"
+        "ceph_rsnapshot_agent.nbd.loan.LEASE_SECONDS = 0.3\nceph_rsnapshot.restorer.image._RENEW_SECONDS = 0.05\n"
     )
     patched = {"PYTHONPATH": str(tmp_path)}
     big.stop_agent()

@@ -13,7 +13,7 @@ from typing import Any, Callable
 import pytest
 
 import ceph_rsnapshot
-from ceph_rsnapshot.verifier.verifier import Verified
+from ceph_rsnapshot.verifier.report import Verified
 from ceph_rsnapshot_common.protocol.manifest import sealed
 from demo.ceph_cluster import CephCluster
 from tests.ceph import MIB

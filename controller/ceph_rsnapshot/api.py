@@ -15,11 +15,11 @@ from ceph_rsnapshot_common.errors import ConfigError
 from ceph_rsnapshot_common.names import Pool, parse_pool
 
 if TYPE_CHECKING:
-    from ceph_rsnapshot.preflight.checks import CheckReport
+    from ceph_rsnapshot.preflight.report import CheckReport
     from ceph_rsnapshot.repository.catalog import Backup
-    from ceph_rsnapshot.restorer.image import Restored
+    from ceph_rsnapshot.restorer.result import Restored
     from ceph_rsnapshot.restorer.serve import Served
-    from ceph_rsnapshot.verifier.verifier import Verified, VerifyReport
+    from ceph_rsnapshot.verifier.report import Verified, VerifyReport
 
 Progress = Callable[[str, str, int, int], None]
 """Gets the name of what is worked on, the stage, and bytes done and in all (0 if the stage has no measure)."""

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 from typing import Callable
 
 from ceph_rsnapshot.archiver.plan import Plan
 from ceph_rsnapshot.archiver.task import Work
-from ceph_rsnapshot.archiver.verification import examine_unchanged, is_brief
+from ceph_rsnapshot.archiver.verification import is_brief
 from ceph_rsnapshot.repository import rotation
-from ceph_rsnapshot.repository.incoming import Incoming, clone, disk_bytes, incoming
+from ceph_rsnapshot.repository.incoming import Incoming
 from ceph_rsnapshot.repository.layout import Place
+from ceph_rsnapshot.repository.reflinks import disk_bytes, link
 from ceph_rsnapshot.repository.rsnapshot import Source, configured
 from ceph_rsnapshot_common import __version__
 from ceph_rsnapshot_common.files import folders
@@ -53,7 +52,7 @@ def land(work: Work, plan: Plan, files: Incoming, digests: Path, manifest: Manif
     def complete() -> None:
         if not brief:
             judge()
-        _link(digests, place.digests(place.sync), work.settings.min_freespace)
+        link(digests, place.digests(place.sync), work.settings.min_freespace)
         folders.sync_file(place.digests(place.sync))
         folders.write_durably(place.manifest(place.sync), render(final))
 
@@ -82,30 +81,6 @@ def _synced_into(place: Place, work: Work) -> Iterator[None]:
         raise
 
 
-def land_unchanged(work: Work, plan: Plan, facts: Facts) -> Manifest:
-    """Nothing has changed since the base: the new day is the same file, and costs nothing.
-
-    Raises:
-        ContentDiffers: the sample says otherwise, or a full comparison was due and found a difference.
-        BaseUnusable: the file of the base can't be read.
-    """
-    assert plan.base
-    started = datetime.now(timezone.utc)
-    with incoming(work.settings.backup_base_path, work.listing.pool, work.image.name) as files:
-        base = work.place.day(0)
-        _link(work.place.qcow(base), files.qcow, work.settings.min_freespace)
-        manifest = describe(work, plan, facts, files.qcow, started).model_copy(
-            update={
-                "kind": "unchanged",
-                "allocated_bytes": plan.base.allocated_bytes,
-                "changed_bytes": 0,
-                "transferred_bytes": 0,
-            }
-        )
-        examine = partial(examine_unchanged, work, plan, files.qcow)
-        return land(work, plan, files, work.place.digests(base), manifest, examine)
-
-
 def describe(work: Work, plan: Plan, facts: Facts, path: Path, started: datetime) -> Manifest:
     """The manifest of the finished file ``path``; how it was made is added by who made it."""
     status = path.stat()
@@ -130,13 +105,3 @@ def describe(work: Work, plan: Plan, facts: Facts, path: Path, started: datetime
         layout=facts.layout,
         versions=Versions(ceph_rsnapshot=__version__, ceph=facts.ceph, qemu=qemu_img.qemu_version("backup")),
     )
-
-
-def _link(source: Path, target: Path, minimum: int) -> None:
-    """Hard-link, or across file systems clone with the same time, by which rsync sees that it is the same file."""
-    try:
-        os.link(source, target)
-    except OSError:
-        clone(source, target, minimum)
-        status = source.stat()
-        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))

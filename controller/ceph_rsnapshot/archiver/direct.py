@@ -11,16 +11,18 @@ from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
-from ceph_rsnapshot.archiver.commit import describe, land, land_unchanged
+from ceph_rsnapshot.archiver.commit import describe, land
 from ceph_rsnapshot.archiver.plan import Plan, relied_on
 from ceph_rsnapshot.archiver.task import Work
+from ceph_rsnapshot.archiver.unchanged import land_unchanged
 from ceph_rsnapshot.archiver.verification import examine_increment, examine_whole, sampling
 from ceph_rsnapshot.content.source_check import SourceCheck
 from ceph_rsnapshot.nbd import qemu_nbd
 from ceph_rsnapshot.nbd.copier import Copied, copy
 from ceph_rsnapshot.remote.client import AgentClient, Pending
 from ceph_rsnapshot.remote.link import forwarded
-from ceph_rsnapshot.repository.incoming import Incoming, clone, incoming
+from ceph_rsnapshot.repository.incoming import Incoming, incoming
+from ceph_rsnapshot.repository.reflinks import clone
 from ceph_rsnapshot_common.errors import BaseUnusable, Cancelled, CephRsnapshotError, NbdFailed
 from ceph_rsnapshot_common.files import folders, space
 from ceph_rsnapshot_common.process import commands, qemu_img, servers

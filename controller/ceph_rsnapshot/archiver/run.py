@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
 
+from ceph_rsnapshot import run_folder
 from ceph_rsnapshot.archiver import orphans
-from ceph_rsnapshot.archiver.context import RUN_FOLDER_PREFIX, AgentConnection, Context
+from ceph_rsnapshot.archiver.context import Context
 from ceph_rsnapshot.archiver.image import backup_image, initial_report
 from ceph_rsnapshot.archiver.observer import Observer
 from ceph_rsnapshot.archiver.report import ImageReport, OrphanReport, OrphanResult, RunReport, nothing_to_back_up
 from ceph_rsnapshot.archiver.task import identity
 from ceph_rsnapshot.remote.client import AgentClient
+from ceph_rsnapshot.remote.connection import AgentConnection
 from ceph_rsnapshot.repository import last_run
 from ceph_rsnapshot.repository.last_run import LastRun
 from ceph_rsnapshot.repository.layout import Place, place
@@ -26,7 +28,6 @@ from ceph_rsnapshot_common.errors import (
     PoolNotFound,
     PoolUnreadable,
 )
-from ceph_rsnapshot_common.files import folders
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.protocol.records import Image, JobStatus, Listing, ListRequest
 
@@ -77,7 +78,7 @@ def look_only(
 ) -> RunReport:
     """NOOP: list, and say what would be done; nothing is made, locked or changed."""
     findings = _Findings(started)
-    with folders.temporary(RUN_FOLDER_PREFIX) as folder, AgentConnection(settings, folder) as agent:
+    with run_folder.made() as folder, AgentConnection(settings, folder) as agent:
         _list_pools(settings, snapshot, agent.client(), findings, observer)
     for listing, image in _every_image(findings):
         report = initial_report(listing, image)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from ceph_rsnapshot.archiver.commit import land_unchanged
 from ceph_rsnapshot.archiver.plan import Plan
 from ceph_rsnapshot.archiver.task import Work
+from ceph_rsnapshot.archiver.unchanged import land_unchanged
 from ceph_rsnapshot.archiver.verification import examine_whole
 from ceph_rsnapshot.repository import rotation
 from ceph_rsnapshot.repository.rsnapshot import Source, configured

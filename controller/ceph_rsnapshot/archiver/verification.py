@@ -15,7 +15,7 @@ from ceph_rsnapshot.content.source_check import SourceCheck, Taker
 from ceph_rsnapshot.nbd import qemu_nbd
 from ceph_rsnapshot.nbd.handle import data_extents
 from ceph_rsnapshot.nbd.read_ahead import read_ahead
-from ceph_rsnapshot.repository.incoming import clone
+from ceph_rsnapshot.repository.reflinks import clone
 from ceph_rsnapshot_common.content.block_digests import PIECE
 from ceph_rsnapshot_common.content.ranges import Range, Ranges, clipped, union
 from ceph_rsnapshot_common.errors import BaseUnusable, ContentDiffers, SnapshotGone

@@ -7,7 +7,8 @@ import sys
 from functools import partial
 
 from ceph_rsnapshot.cli.output.tables import marks, paint
-from ceph_rsnapshot.preflight.checks import CheckReport, check
+from ceph_rsnapshot.preflight.checks import check
+from ceph_rsnapshot.preflight.report import CheckReport
 from ceph_rsnapshot_common.config.load import Loaded, load
 from ceph_rsnapshot_common.console import logs
 

@@ -7,7 +7,7 @@ import sys
 
 from ceph_rsnapshot.api import restore
 from ceph_rsnapshot.cli.output.bars import bar
-from ceph_rsnapshot.restorer.image import Restored
+from ceph_rsnapshot.restorer.result import Restored
 from ceph_rsnapshot_common.config.load import load
 from ceph_rsnapshot_common.console import logs
 from ceph_rsnapshot_common.sizes import format_size

@@ -10,7 +10,7 @@ from datetime import timedelta
 from ceph_rsnapshot.api import verify
 from ceph_rsnapshot.cli.output.bars import bar
 from ceph_rsnapshot.cli.output.tables import paint
-from ceph_rsnapshot.verifier.verifier import Verified
+from ceph_rsnapshot.verifier.report import Verified
 from ceph_rsnapshot_common.config.load import load
 from ceph_rsnapshot_common.console import logs
 from ceph_rsnapshot_common.errors import ConfigError

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Callable
 
 from ceph_rsnapshot.nbd.extents_ahead import ExtentsAhead
-from ceph_rsnapshot.nbd.handle import HOLE, ZERO, connect, nbd_bindings
+from ceph_rsnapshot.nbd.handle import HOLE, ZERO, connect
+from ceph_rsnapshot.requirements import nbd_bindings
 from ceph_rsnapshot_common.content.ranges import Ranges
 from ceph_rsnapshot_common.errors import NbdFailed
 

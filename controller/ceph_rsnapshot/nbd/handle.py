@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import socket
 from collections.abc import Iterator
@@ -11,20 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ceph_rsnapshot_common.errors import NbdBindingsMissing, NbdFailed
-
-
-def nbd_bindings() -> Any:
-    """The module ``nbd`` (python3-libnbd; on PyPI there is none).
-
-    Raises:
-        NbdBindingsMissing: with what to install.
-    """
-    try:
-        return importlib.import_module("nbd")
-    except ImportError as error:
-        raise NbdBindingsMissing(reason=error) from None
-
+from ceph_rsnapshot.requirements import nbd_bindings
+from ceph_rsnapshot_common.errors import NbdFailed
 
 HOLE, ZERO = 1, 2
 """NBD_STATE_HOLE and NBD_STATE_ZERO of the context base:allocation."""

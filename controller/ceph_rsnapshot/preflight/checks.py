@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import tempfile
 import time
 from collections.abc import Iterator
@@ -11,22 +10,21 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Callable
 
-from ceph_rsnapshot.archiver.context import RUN_FOLDER_PREFIX, lock_holder, tools_needed
-from ceph_rsnapshot.nbd.handle import nbd_bindings
+from ceph_rsnapshot import run_folder
+from ceph_rsnapshot.preflight.report import CheckReport
 from ceph_rsnapshot.remote.client import AgentClient
 from ceph_rsnapshot.remote.link import connecting
-from ceph_rsnapshot.repository import last_run
+from ceph_rsnapshot.repository import last_run, lock, reflinks
+from ceph_rsnapshot.requirements import nbd_bindings, tools_needed
 from ceph_rsnapshot_common.config.load import Loaded
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.config.snapshot_name import snapshot_name
 from ceph_rsnapshot_common.errors import AgentUnreachable, CephRsnapshotError, ConfigError, VersionMismatch
 from ceph_rsnapshot_common.files import folders, space
-from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.process import commands
 from ceph_rsnapshot_common.protocol.records import CheckItem, CheckRequest, bad, good
 from ceph_rsnapshot_common.sizes import format_size
 
-_FICLONE = 0x40049409  # linux/fs.h
 _CLOCKS_SECONDS = 30.0
 _GOOD_RUN_AGE = timedelta(hours=36)
 _CONFIGURATION = "configuration"
@@ -36,16 +34,6 @@ _ADVICE = {
 }
 _OTHER_ADVICE = "see the agent's log: journalctl -u ceph-rsnapshot-agent"
 _VERSION_FLAGS = {"rsnapshot": "version", "ssh": "-V"}
-
-
-class CheckReport(Record):
-    """The list of what was looked at, in the order in which a backup needs it."""
-
-    items: tuple[CheckItem, ...]
-
-    @property
-    def ok(self) -> bool:
-        return all(item.ok for item in self.items)
 
 
 def check(get: Callable[[], Loaded]) -> CheckReport:
@@ -96,7 +84,7 @@ def _base(settings: Settings) -> Iterator[CheckItem]:
     free = space.free_bytes(existing)
     said = f"{format_size(free)} free, of which {format_size(settings.min_freespace)} must stay free"
     yield good("free space", said) if free > settings.min_freespace else bad("free space", said, "make room")
-    if _reflinks(existing):
+    if reflinks.possible(existing):
         yield good("reflinks", "the file system has them: an increment takes only what changed")
     else:
         yield good("reflinks", "the file system has none: an increment costs a local copy (XFS and btrfs have them)")
@@ -130,20 +118,8 @@ def _nearest(path: Path) -> Path:
     return next(each for each in (path, *path.parents) if each.is_dir())
 
 
-def _reflinks(folder: Path) -> bool:
-    """Tried with two files that have no name."""
-    try:
-        with tempfile.TemporaryFile(dir=folder) as source, tempfile.TemporaryFile(dir=folder) as target:
-            source.write(b"x")
-            source.flush()
-            fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
-    except OSError:
-        return False
-    return True
-
-
 def _lock(settings: Settings) -> CheckItem:
-    pid = lock_holder(settings.backup_base_path)
+    pid = lock.holder(settings.backup_base_path)
     if pid is None:
         return good("lock", "no other run is under way")
     return bad("lock", f"a run (pid {pid}) is under way", "wait for its end; `ps` tells what it is")
@@ -162,7 +138,7 @@ def _last_good_run(settings: Settings) -> CheckItem:
 
 def _ceph_node(settings: Settings, snapshot: str) -> Iterator[CheckItem]:
     with ExitStack() as stack:
-        folder = stack.enter_context(folders.temporary(RUN_FOLDER_PREFIX))
+        folder = stack.enter_context(run_folder.made())
         try:
             way = stack.enter_context(connecting(settings, folder))()
         except CephRsnapshotError as error:

@@ -1,18 +1,90 @@
-"""How much disk a file holds for itself alone: what would be free if it went."""
+"""Disk that files take and share: clones by reflink, and what would be free if a file went."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import struct
+import tempfile
 from pathlib import Path
+from typing import Callable
 
+from ceph_rsnapshot_common.files import space
+from ceph_rsnapshot_common.process import commands
+
+_FICLONE = 0x40049409  # linux/fs.h
+_FS_IOC_FSGETXATTR, _FS_IOC_FSSETXATTR = 0x801C581F, 0x401C5820
+_FS_XFLAG_COWEXTSIZE = 0x00010000
+_COW_BYTES = 65536
 _FS_IOC_FIEMAP = 0xC020660B  # linux/fiemap.h
 _HEAD = struct.Struct("=QQIIII")
 _EXTENT_BYTES = 56
 _EXTENTS = 256
 _LAST, _SHARED = 0x1, 0x2000
 _WITH_REFLINKS = frozenset(("xfs", "btrfs", "bcachefs"))
+
+
+def _no_progress(_done: int, _total: int) -> None:
+    pass
+
+
+def clone(source: Path, target: Path, minimum: int, progress: Callable[[int, int], None] = _no_progress) -> None:
+    """Copy a file: in no time and space where the file system has reflinks, else as a sparse file.
+
+    Args:
+        minimum: bytes that must stay free.
+        progress: gets the bytes copied and those to copy, several times a second.
+
+    Raises:
+        NotEnoughSpace: a real copy would leave less.
+        CommandFailed: cp failed.
+    """
+    cp = commands.find_tool("cp", "backup")
+    done = commands.run([cp, "--reflink=always", "--", str(source), str(target)], accepted=(0, 1))
+    _unshare_little(target)
+    if done.code:
+        total = disk_bytes(source)
+        space.check(target.parent, total, minimum)
+        argv = commands.dying_with_parent([cp, "--sparse=auto", "--", str(source), str(target)], "backup")
+        commands.run(argv, waiting=lambda: progress(disk_bytes(target), total))
+
+
+def disk_bytes(path: Path) -> int:
+    """What a file takes of the disk; 0 if it is not there (yet)."""
+    return path.stat().st_blocks * 512 if path.exists() else 0
+
+
+def link(source: Path, target: Path, minimum: int) -> None:
+    """Hard-link, or across file systems clone with the same time, by which rsync sees that it is the same file."""
+    try:
+        os.link(source, target)
+    except OSError:
+        clone(source, target, minimum)
+        status = source.stat()
+        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _unshare_little(path: Path) -> None:
+    """Let a write into a clone on XFS take one cluster of disk, and not the default of 128 KiB (xfs(5), cowextsize)."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        attributes = bytearray(28)  # struct fsxattr of linux/fs.h
+        fcntl.ioctl(file, _FS_IOC_FSGETXATTR, attributes)
+        flags, size, extents, project, _ = struct.unpack_from("5I", attributes)
+        struct.pack_into("5I", attributes, 0, flags | _FS_XFLAG_COWEXTSIZE, size, extents, project, _COW_BYTES)
+        fcntl.ioctl(file, _FS_IOC_FSSETXATTR, bytes(attributes))
+
+
+def possible(folder: Path) -> bool:
+    """Whether files in ``folder`` can share data; tried with two files that have no name."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as source, tempfile.TemporaryFile(dir=folder) as target:
+            source.write(b"x")
+            source.flush()
+            fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
+    except OSError:
+        return False
+    return True
 
 
 def shares_extents(path: Path) -> bool:

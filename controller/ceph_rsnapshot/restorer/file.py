@@ -10,13 +10,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
-from ceph_rsnapshot.archiver.context import RUN_FOLDER_PREFIX
+from ceph_rsnapshot import run_folder
 from ceph_rsnapshot.content import digest_file
 from ceph_rsnapshot.content.digests import write_digests
 from ceph_rsnapshot.nbd import qemu_nbd
 from ceph_rsnapshot.repository.catalog import Backup
 from ceph_rsnapshot.repository.open_backup import Held, hold
-from ceph_rsnapshot.restorer.image import Progress, Restored
+from ceph_rsnapshot.restorer.image import Progress
+from ceph_rsnapshot.restorer.result import Restored
 from ceph_rsnapshot.restorer.source import expected_digests, usable
 from ceph_rsnapshot_common.content.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import CommandFailed, RestoreFailed, TargetExists
@@ -34,7 +35,7 @@ def restore_file(backup: Backup, path: Path, file_format: Format, accept_damage:
     if path.exists() or path.is_symlink():
         raise TargetExists(target=path)
     with ExitStack() as stack:
-        folder = stack.enter_context(folders.temporary(RUN_FOLDER_PREFIX))
+        folder = stack.enter_context(run_folder.made())
         held = stack.enter_context(hold(backup))
         expected = stack.enter_context(expected_digests(held, manifest, folder, accept_damage, progress))
         try:

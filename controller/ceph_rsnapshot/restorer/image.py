@@ -10,22 +10,22 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable
 
-from ceph_rsnapshot.archiver.context import RUN_FOLDER_PREFIX, AgentConnection
+from ceph_rsnapshot import run_folder
 from ceph_rsnapshot.content import digest_file
 from ceph_rsnapshot.nbd import qemu_nbd
 from ceph_rsnapshot.nbd.handle import data_extents
 from ceph_rsnapshot.remote.client import AgentClient, Pending
+from ceph_rsnapshot.remote.connection import AgentConnection
 from ceph_rsnapshot.remote.link import forwarded
 from ceph_rsnapshot.repository.catalog import Backup
 from ceph_rsnapshot.repository.open_backup import Held, hold
+from ceph_rsnapshot.restorer.result import Restored
 from ceph_rsnapshot.restorer.source import expected_digests, usable
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.content.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import AgentUnreachable, CephRsnapshotError, CommandFailed, NbdFailed, RestoreFailed
-from ceph_rsnapshot_common.files import folders
-from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.process import qemu_img, servers
 from ceph_rsnapshot_common.protocol.manifest import Manifest
@@ -37,27 +37,6 @@ _RENEW_SECONDS = 30.0
 _DATA_BLOCKS = 64
 _MOST_BLOCKS = 4096
 _logger = logging.getLogger(__name__)
-
-
-class Restored(Record):
-    """A restore that is complete and was compared with the backup.
-
-    Attributes:
-        target: the image ``pool/image``, or the path of the file.
-        image_id: of the new image.
-        written: bytes of content that were written.
-        damage: what is known to be other than it was backed up; only where that was accepted.
-        next_steps: commands that put the image into the place of the original; none if it is there already.
-    """
-
-    backup: Backup
-    target: str
-    image_id: Optional[str] = None
-    size: int
-    written: int
-    damage: tuple[str, ...] = ()
-    seconds: float
-    next_steps: tuple[str, ...] = ()
 
 
 def restore_image(
@@ -75,7 +54,7 @@ def restore_image(
     size, target = manifest.size, f"{pool}/{image}"
     request = RestoreRequest(pool=pool, image=image, size=size, layout=manifest.layout, data_pool=data_pool)
     with ExitStack() as stack:
-        folder = stack.enter_context(folders.temporary(RUN_FOLDER_PREFIX))
+        folder = stack.enter_context(run_folder.made())
         held = stack.enter_context(hold(backup))
         client = stack.enter_context(AgentConnection(settings, folder)).client()
         # before anything is made: if they must be read from the qcow2, that may take longer than an export is lent

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-from ceph_rsnapshot.archiver.context import RUN_FOLDER_PREFIX
+from ceph_rsnapshot import run_folder
 from ceph_rsnapshot.repository.catalog import Backup
 from ceph_rsnapshot.repository.open_backup import Held, hold
 from ceph_rsnapshot_common.errors import PathNotUsable
-from ceph_rsnapshot_common.files import folders
 from ceph_rsnapshot_common.process import servers
 from ceph_rsnapshot_common.process.commands import find_tool
 
@@ -40,7 +39,7 @@ class Served:
 @contextmanager
 def served(backup: Backup, address: Path | None, port: int | None) -> Iterator[Served]:
     """Serve ``backup`` while the block runs; see `ceph_rsnapshot.serve`."""
-    with folders.temporary(RUN_FOLDER_PREFIX) as folder, hold(backup) as held:
+    with run_folder.made() as folder, hold(backup) as held:
         if port is None:
             path = address or folder / "nbd.sock"
             _must_be_free(path)

@@ -11,17 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from ceph_rsnapshot.archiver.context import RUN_FOLDER_PREFIX, AgentConnection
+from ceph_rsnapshot import run_folder
 from ceph_rsnapshot.content import digest_file
 from ceph_rsnapshot.content.digests import write_digests
 from ceph_rsnapshot.content.source_check import begun
 from ceph_rsnapshot.nbd import qemu_nbd
 from ceph_rsnapshot.nbd.handle import data_extents
 from ceph_rsnapshot.remote.client import AgentClient
+from ceph_rsnapshot.remote.connection import AgentConnection
 from ceph_rsnapshot.repository import verdicts
 from ceph_rsnapshot.repository.catalog import Backup
 from ceph_rsnapshot.repository.open_backup import Held, hold
 from ceph_rsnapshot.repository.verdicts import Verdict
+from ceph_rsnapshot.verifier.report import Verified, VerifyReport
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.content.ranges import union
 from ceph_rsnapshot_common.errors import (
@@ -38,7 +40,6 @@ from ceph_rsnapshot_common.errors import (
     SnapshotGone,
 )
 from ceph_rsnapshot_common.files import folders
-from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.process import qemu_img
 from ceph_rsnapshot_common.protocol.manifest import Manifest
@@ -46,41 +47,6 @@ from ceph_rsnapshot_common.protocol.records import SnapshotRequest
 
 Progress = Callable[[str, str, int, int], None]
 """Gets the name of what is worked on, the stage, and bytes done and in all."""
-
-
-class Verified(Record):
-    """The verification of one backup.
-
-    Attributes:
-        problems: what is wrong; each begins with the part that it is about: ``manifest``, ``qcow2``, ``header``,
-            ``digests``, ``content`` or ``source``. None: it is good as far as could be checked.
-        notes: what could not be checked or noted, and why.
-        undecided: it should have been compared with the snapshot, and Ceph did not let us.
-        gone: it has rolled off before it could be verified.
-        against_source: whether it was compared with the snapshot in Ceph.
-    """
-
-    backup: Backup
-    problems: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    against_source: bool = False
-    undecided: bool = False
-    gone: bool = False
-    seconds: float = 0
-
-    @property
-    def ok(self) -> bool:
-        return not self.problems
-
-
-class VerifyReport(Record):
-    """``ok``: all are good, as far as that was asked for."""
-
-    backups: tuple[Verified, ...]
-
-    @property
-    def ok(self) -> bool:
-        return all(each.ok and not each.undecided for each in self.backups)
 
 
 @dataclass
@@ -215,7 +181,7 @@ def verify_all(
     """Verify ``backups``; see `ceph_rsnapshot.verify`."""
     done = []
     with ExitStack() as stack:
-        folder = stack.enter_context(folders.temporary(RUN_FOLDER_PREFIX))
+        folder = stack.enter_context(run_folder.made())
         agent = stack.enter_context(AgentConnection(settings, folder)) if source else None
         verifier = Verifier(settings, folder, agent, progress)
         for backup in backups:

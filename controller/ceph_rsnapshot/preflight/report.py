@@ -1,0 +1,16 @@
+"""What a check of both nodes found."""
+
+from __future__ import annotations
+
+from ceph_rsnapshot_common.model import Record
+from ceph_rsnapshot_common.protocol.records import CheckItem
+
+
+class CheckReport(Record):
+    """The list of what was looked at, in the order in which a backup needs it."""
+
+    items: tuple[CheckItem, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(item.ok for item in self.items)

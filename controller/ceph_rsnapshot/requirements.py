@@ -1,0 +1,39 @@
+"""What must be installed on the backup node: programs, and the bindings that are not on PyPI."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from ceph_rsnapshot_common.config.settings import Settings
+from ceph_rsnapshot_common.errors import NbdBindingsMissing
+from ceph_rsnapshot_common.process.commands import find_tool
+
+
+def nbd_bindings() -> Any:
+    """The module ``nbd`` (python3-libnbd; on PyPI there is none).
+
+    Raises:
+        NbdBindingsMissing: with what to install.
+    """
+    try:
+        return importlib.import_module("nbd")
+    except ImportError as error:
+        raise NbdBindingsMissing(reason=error) from None
+
+
+def tools_needed(settings: Settings) -> list[str]:
+    """The programs that a run needs on this node."""
+    remote = ["ssh"] if settings.ceph_host != "localhost" else []
+    return ["rsnapshot", "rsync", "setpriv", *remote, "qemu-img", "qemu-nbd"]
+
+
+def check(settings: Settings) -> None:
+    """See that all is there before a run begins.
+
+    Raises:
+        ToolMissing, NbdBindingsMissing: with what to install.
+    """
+    nbd_bindings()
+    for tool in tools_needed(settings):
+        find_tool(tool, "backup")
