@@ -38,6 +38,7 @@ lint: install
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
+	.venv/bin/lint-imports --no-logo
 	systemd-analyze verify agent/systemd/*.service controller/systemd/*
 
 format: install

@@ -1,0 +1,23 @@
+"""How far long work is, in one shape: backups, verifications, restores and the agent's jobs all tell it so."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Who watches the work on one thing."""
+
+    def __call__(self, stage: str, done: int = 0, total: int = 0, /) -> None:
+        """``done`` of ``total`` bytes (of a listing: images) of this stage; both 0 if the stage has no measure."""
+
+
+class ProgressByName(Protocol):
+    """Who watches the work on one thing after the other; ``partial(progress, name)`` is a `Progress`."""
+
+    def __call__(self, name: str, stage: str, done: int, total: int, /) -> None:
+        """As `Progress`, with the name of the thing."""
+
+
+def unwatched(_stage: str, _done: int = 0, _total: int = 0) -> None:
+    """A `Progress` for work that nobody watches."""
