@@ -181,6 +181,16 @@ class NbdFailed(CephRsnapshotError):
     code = "nbd-failed"
     template = "NBD {what}: {reason}"
 
+    @property
+    def side(self) -> str:
+        """``source``, ``target``, or empty if it was no copy."""
+        return self.data.get("side", "")
+
+    @property
+    def errno(self) -> int | None:
+        """The error number, if there is one."""
+        return int(self.data["errno"]) if "errno" in self.data else None
+
 
 class NotEnoughSpace(CephRsnapshotError):
     """Sizes in bytes."""

@@ -78,21 +78,22 @@ def backup(
         LockHeld: another run works on this backup base.
     """
     # here, because importing the package should cost a script nothing that it does not use
-    from ceph_rsnapshot.archiver.context import opened
+    from ceph_rsnapshot.archiver.context import RunOptions, opened
     from ceph_rsnapshot_common.config.snapshot_name import snapshot_name
 
     started = datetime.now(timezone.utc)
     settings, observer = settings or load_settings(), observer or Observer()
+    options = RunOptions(force, full, rotate_many_orphans)
     snapshot = snapshot_name(settings)
     try:
         if settings.noop:
             from ceph_rsnapshot.archiver.run import look_only
 
-            return look_only(settings, snapshot, started, force, rotate_many_orphans, observer)
-        with opened(settings, snapshot) as context:
+            return look_only(settings, options, snapshot, started, observer)
+        with opened(settings, options, snapshot) as context:
             from ceph_rsnapshot.archiver.run import run  # while ssh connects
 
-            return run(context, started, force, full, rotate_many_orphans, observer)
+            return run(context, started, observer)
     finally:
         observer.run_ends()
 

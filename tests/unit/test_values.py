@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ceph_rsnapshot.repository.layout import Place
+from ceph_rsnapshot.repository.layout import ImageFolder
 from ceph_rsnapshot.repository.rsnapshot import Source, quoted, render
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.sizes import format_size, parse_size
@@ -78,7 +78,7 @@ def test_rsnapshot_accepts_the_configuration(tmp_path: Path, argument: str) -> N
     )
     source = Source("/var/lib/x y/rbd/a%20b", "user@host", ("-i", f"/key {argument}"))
     conf = tmp_path / "conf"
-    conf.write_text(render(settings, Place(root, "a%20b", "daily"), source, tmp_path / "log"))
+    conf.write_text(render(settings, ImageFolder(root, "daily"), source, tmp_path / "log"))
     done = subprocess.run(["rsnapshot", "-c", str(conf), "configtest"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "Syntax OK"), done.stderr
 

@@ -1,4 +1,4 @@
-"""The RPyC service: a handful of named calls that take and give text, and nothing else.
+"""The RPyC service: the calls of `ceph_rsnapshot_common.protocol.calls`, which take and give text, and nothing else.
 
 Every answer is JSON: ``{"result": ...}`` or ``{"error": {code, message, data}}``.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from typing import Any, Callable
+from typing import Any, Callable, TypeVar, cast
 
 import rpyc
 from pydantic import BaseModel, ValidationError
@@ -17,18 +17,17 @@ from ceph_rsnapshot_agent.rpc.session import Session
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import BadRequest, one_line
 from ceph_rsnapshot_common.model import Record
-from ceph_rsnapshot_common.protocol.records import (
-    BlockRequest,
-    CheckRequest,
-    DigestRequest,
-    ExportName,
-    ExportRequest,
-    ImageName,
-    LandedRequest,
-    ListRequest,
-    RestoreRequest,
-    SnapshotRequest,
-)
+from ceph_rsnapshot_common.protocol import calls
+from ceph_rsnapshot_common.protocol.calls import Call, Job
+from ceph_rsnapshot_common.protocol.records import JobStatus, Nothing
+
+_Takes = TypeVar("_Takes")
+_Gives = TypeVar("_Gives")
+_Request = TypeVar("_Request", bound=Record)
+_Result = TypeVar("_Result", bound=Record)
+
+Answer = Callable[[Session, tuple[object, ...]], object]
+"""Reads the arguments of a call, and does it."""
 
 
 class Sessions:
@@ -40,17 +39,20 @@ class Sessions:
         self._open: set[Session] = set()
 
     def start(self) -> Session:
+        """A new session, for a connection that has just been made."""
         session = Session(self._settings)
         with self._lock:
             self._open.add(session)
         return session
 
     def end(self, session: Session) -> None:
+        """End what is under way in it."""
         session.close()
         with self._lock:
             self._open.discard(session)
 
     def end_all(self) -> None:
+        """The agent ends."""
         with self._lock:
             sessions = list(self._open)
         for session in sessions:
@@ -65,137 +67,81 @@ class AgentService(rpyc.Service):  # type: ignore[misc]
         self._session = sessions.start()
 
     def on_disconnect(self, conn: Any) -> None:
+        """RPyC's hook."""
         self._sessions.end(self._session)
 
     def _rpyc_getattr(self, name: str) -> Callable[..., str]:
-        if name not in CALLS:
+        if name not in _ANSWERS:
             raise AttributeError(f"no call {name!r}")
-        session, call = self._session, CALLS[name]
-        return lambda *arguments: _answer(call, session, arguments)
+        session, answer = self._session, _ANSWERS[name]
+        return lambda *arguments: _answered(answer, session, arguments)
 
 
-def _answer(call: Callable[..., object], session: Session, arguments: tuple[object, ...]) -> str:
+def _answered(answer: Answer, session: Session, arguments: tuple[object, ...]) -> str:
     try:
-        result = call(session, *arguments)
+        result = answer(session, arguments)
     except Exception as error:
         return json.dumps({"error": to_record(error).model_dump()})
     return json.dumps({"result": result.model_dump(mode="json") if isinstance(result, BaseModel) else result})
 
 
-def _hello(session: Session) -> object:
-    return session.hello()
+def _call(call: Call[_Takes, _Gives], do: Callable[[Session, _Takes], _Gives | None]) -> tuple[str, Answer]:
+    return call.name, lambda session, arguments: do(session, _read(call.takes, arguments))
 
 
-def _start_list(session: Session, request: object) -> object:
-    return session.start_list(_read(ListRequest, request))
+def _job(job: Job[_Request, _Result], start: Callable[[Session, _Request], str]) -> tuple[str, Answer]:
+    return job.name, lambda session, arguments: start(session, _read(job.takes, arguments))
 
 
-def _start_export(session: Session, request: object) -> object:
-    return session.start_export(_read(ExportRequest, request))
-
-
-def _start_open(session: Session, request: object) -> object:
-    return session.start_open(_read(ExportRequest, request))
-
-
-def _renew(session: Session, request: object) -> object:
-    session.renew(_read(ExportName, request).export)
-    return None
-
-
-def _start_close(session: Session, request: object) -> object:
-    return session.start_close(_read(ExportName, request).export)
-
-
-def _start_extents(session: Session, request: object) -> object:
-    return session.start_extents(_read(SnapshotRequest, request))
-
-
-def _start_digests(session: Session, request: object) -> object:
-    return session.start_digests(_read(DigestRequest, request))
-
-
-def _start_check(session: Session, request: object) -> object:
-    return session.start_check(_read(CheckRequest, request))
-
-
-def _start_restore(session: Session, request: object) -> object:
-    return session.restores.start(_read(RestoreRequest, request))
-
-
-def _start_written(session: Session, request: object) -> object:
-    return session.restores.start_written(_read(ExportName, request).export)
-
-
-def _start_block_digests(session: Session, request: object) -> object:
-    return session.restores.start_digests(_read(BlockRequest, request))
-
-
-def _start_finish(session: Session, request: object) -> object:
-    return session.restores.start_finish(_read(ExportName, request).export)
-
-
-def _start_abort(session: Session, request: object) -> object:
-    return session.restores.start_abort(_read(ExportName, request).export)
-
-
-def _landed(session: Session, request: object) -> object:
-    session.landed(_read(LandedRequest, request))
-    return None
-
-
-def _remove_qcow(session: Session, request: object) -> object:
-    name = _read(ImageName, request)
-    return session.remove_qcow(name.pool, name.image)
-
-
-def _poll(session: Session, job: object) -> object:
+def _poll(session: Session, job: str) -> JobStatus:
     """The status as soon as the job has ended, or else after a moment; a failed one is then forgotten."""
-    status = session.jobs.get(str(job)).wait()
+    status = session.jobs.get(job).wait()
     if status.state == "failed":
-        session.jobs.forget(str(job))
+        session.jobs.forget(job)
     return status
 
 
-def _result(session: Session, job: object) -> object:
+def _result(session: Session, job: str) -> Any:
     """Result of a job that is done; it is handed out once."""
-    result = session.jobs.get(str(job)).result
-    session.jobs.forget(str(job))
+    result = session.jobs.get(job).result
+    session.jobs.forget(job)
     return result
 
 
-def _cancel(session: Session, job: object) -> object:
-    session.jobs.get(str(job)).cancel()
-    return None
+_ANSWERS: dict[str, Answer] = dict(
+    [
+        _call(calls.HELLO, lambda session, _: session.hello()),
+        _call(calls.RENEW, lambda session, request: session.renew(request.export)),
+        _call(calls.LANDED, lambda session, request: session.landed(request)),
+        _call(calls.REMOVE_QCOW, lambda session, request: session.remove_qcow(request.pool, request.image)),
+        _call(calls.POLL, _poll),
+        _call(calls.RESULT, _result),
+        _call(calls.CANCEL, lambda session, job: session.jobs.get(job).cancel()),
+        _job(calls.LIST, Session.start_list),
+        _job(calls.EXPORT, Session.start_export),
+        _job(calls.OPEN, Session.start_open),
+        _job(calls.CLOSE, lambda session, request: session.start_close(request.export)),
+        _job(calls.EXTENTS, Session.start_extents),
+        _job(calls.DIGESTS, Session.start_digests),
+        _job(calls.CHECK, Session.start_check),
+        _job(calls.RESTORE, lambda session, request: session.restores.start(request)),
+        _job(calls.WRITTEN, lambda session, request: session.restores.start_written(request.export)),
+        _job(calls.BLOCK_DIGESTS, lambda session, request: session.restores.start_digests(request)),
+        _job(calls.FINISH, lambda session, request: session.restores.start_finish(request.export)),
+        _job(calls.ABORT, lambda session, request: session.restores.start_abort(request.export)),
+    ]
+)
 
 
-CALLS: dict[str, Callable[..., object]] = {
-    "hello": _hello,
-    "start_list": _start_list,
-    "start_export": _start_export,
-    "start_open": _start_open,
-    "renew": _renew,
-    "start_close": _start_close,
-    "start_extents": _start_extents,
-    "start_digests": _start_digests,
-    "start_check": _start_check,
-    "start_restore": _start_restore,
-    "start_written": _start_written,
-    "start_block_digests": _start_block_digests,
-    "start_finish": _start_finish,
-    "start_abort": _start_abort,
-    "landed": _landed,
-    "poll": _poll,
-    "result": _result,
-    "cancel": _cancel,
-    "remove_qcow": _remove_qcow,
-}
-
-
-def _read(model: type[Record], text: object) -> Any:
-    if not isinstance(text, str):
-        raise BadRequest(reason="a call takes one JSON text")
+def _read(takes: type[_Takes], arguments: tuple[object, ...]) -> _Takes:
+    """What a call takes: nothing, the name of a job, or a record as JSON text."""
+    if takes is Nothing:
+        return takes()
+    if len(arguments) != 1 or not isinstance(arguments[0], str):
+        raise BadRequest(reason="a call takes one text")
+    if not issubclass(takes, Record):
+        return cast(_Takes, arguments[0])
     try:
-        return model.model_validate_json(text)
+        return takes.model_validate_json(arguments[0])
     except ValidationError as error:
         raise BadRequest(reason=one_line(str(error))) from None

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ceph_rsnapshot_common.errors import NotEnoughSpace
+from ceph_rsnapshot_common.progress import Progress
 
 _INTERVAL_SECONDS = 0.25
 
@@ -39,6 +40,16 @@ class Watch:
         self._cancelled = cancelled
         self.stop = threading.Event()
         self.error: NotEnoughSpace | None = None
+
+    def stopping(self, progress: Progress) -> Progress:
+        """``progress``, which ends the work by raising NotEnoughSpace."""
+
+        def tick(stage: str, done: int = 0, total: int = 0) -> None:
+            if self.error:
+                raise self.error
+            progress(stage, done, total)
+
+        return tick
 
     def loop(self) -> None:
         while not self._cancelled.is_set():

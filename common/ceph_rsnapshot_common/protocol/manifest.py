@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal, NamedTuple, Optional
 
@@ -65,6 +65,14 @@ class ContentDigests(Record):
     header: str
 
 
+class ContentResult(Record):
+    """What an examination says of a backup's content; see `Manifest` for the fields."""
+
+    verified: Literal["none", "changed", "full"]
+    backups_since_full_check: int
+    digests: Optional[ContentDigests]
+
+
 class Manifest(Record):
     """One backup. Version 2 has a checksum of itself (see `sealed`), and digests of the content.
 
@@ -114,7 +122,16 @@ class Manifest(Record):
 
     @property
     def identity(self) -> Identity:
+        """What makes its snapshot the same one as another."""
         return Identity(self.fsid, self.pool, self.namespace, self.image_id, self.snapshot_id)
+
+    def completed(self, content: ContentResult, full_because: str | None, qcow2_bytes: int) -> Manifest:
+        """With what is known when the file has been examined, which is now."""
+        fields = {field: getattr(content, field) for field in ContentResult.model_fields}
+        now = datetime.now(timezone.utc)
+        return self.model_copy(
+            update={**fields, "full_because": full_because, "qcow2_bytes": qcow2_bytes, "ended": now}
+        )
 
 
 class ManifestUnreadable(ValueError):

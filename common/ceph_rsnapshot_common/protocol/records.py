@@ -132,6 +132,7 @@ class Opened(Record):
     facts: Facts
     export: str = ""
     socket: Optional[str] = None
+    lease: int = 300
 
 
 class ExportName(Record):

@@ -1,4 +1,4 @@
-"""What the parts of one run share: settings, the lock, folders, and the connection to the agent."""
+"""What the parts of one run share: settings, options, the lock, folders, and the connection to the agent."""
 
 from __future__ import annotations
 
@@ -16,8 +16,26 @@ from ceph_rsnapshot_common.files import folders
 
 
 @dataclass(frozen=True)
+class RunOptions:
+    """What is asked of one run only, and so is no setting.
+
+    Attributes:
+        force: also back up a snapshot again that day 0 already holds.
+        full: make full backups where increments would do.
+        rotate_many_orphans: believe a listing that makes more than half of the known images orphans.
+    """
+
+    force: bool = False
+    full: bool = False
+    rotate_many_orphans: bool = False
+
+
+@dataclass(frozen=True)
 class Context:
+    """One run. ``snapshot`` is the name of the snapshot of the day, ``lock`` a descriptor for children to inherit."""
+
     settings: Settings
+    options: RunOptions
     snapshot: str
     agent: AgentConnection
     folder: Path
@@ -26,7 +44,7 @@ class Context:
 
 
 @contextmanager
-def opened(settings: Settings, snapshot: str) -> Iterator[Context]:
+def opened(settings: Settings, options: RunOptions, snapshot: str) -> Iterator[Context]:
     """Take the lock of the backup base and make the folders of a run; all but kept configurations go at the end.
 
     Raises:
@@ -44,7 +62,7 @@ def opened(settings: Settings, snapshot: str) -> Iterator[Context]:
         conf_folder = stack.enter_context(_conf_folder(settings))
         agent = stack.enter_context(AgentConnection(settings, folder))
         agent.begin()
-        yield Context(settings, snapshot, agent, folder, conf_folder, held)
+        yield Context(settings, options, snapshot, agent, folder, conf_folder, held)
 
 
 @contextmanager
@@ -52,11 +70,12 @@ def _conf_folder(settings: Settings) -> Iterator[Path]:
     """Where rsnapshot's configurations go: the named folder, or a new one that goes at the end unless KEEPCONF."""
     if settings.temp_conf_dir:
         yield folders.make_private(settings.temp_conf_dir, "TEMP_CONF_DIR")
-    elif settings.keeps_conf:
-        parent, name = folders.place(settings.temp_conf_dir_prefix)
-        yield Path(tempfile.mkdtemp(prefix=name, dir=folders.make_private(parent, "TEMP_CONF_DIR_PREFIX")))
-    else:
-        folders.make_private(folders.place(settings.temp_conf_dir_prefix)[0], "TEMP_CONF_DIR_PREFIX")
-        folders.sweep(settings.temp_conf_dir_prefix)
-        with folders.temporary(settings.temp_conf_dir_prefix) as folder:
-            yield folder
+        return
+    parent, name = folders.place(settings.temp_conf_dir_prefix)
+    folders.make_private(parent, "TEMP_CONF_DIR_PREFIX")
+    if settings.keeps_conf:
+        yield Path(tempfile.mkdtemp(prefix=name, dir=parent))
+        return
+    folders.sweep(settings.temp_conf_dir_prefix)
+    with folders.temporary(settings.temp_conf_dir_prefix) as folder:
+        yield folder

@@ -2,164 +2,138 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import threading
-import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 
-from ceph_rsnapshot.archiver.commit import describe, land
-from ceph_rsnapshot.archiver.plan import Plan, relied_on
-from ceph_rsnapshot.archiver.task import Work
-from ceph_rsnapshot.archiver.unchanged import land_unchanged
-from ceph_rsnapshot.archiver.verification import examine_increment, examine_whole, sampling
-from ceph_rsnapshot.content.source_check import SourceCheck
+from ceph_rsnapshot.archiver import unchanged
+from ceph_rsnapshot.archiver.new_day import NewDay
+from ceph_rsnapshot.archiver.plan import Full, Increment, Plan, relied_on
+from ceph_rsnapshot.archiver.task import Task
+from ceph_rsnapshot.archiver.verification import sampling
 from ceph_rsnapshot.nbd import qemu_nbd
 from ceph_rsnapshot.nbd.copier import Copied, copy
-from ceph_rsnapshot.remote.client import AgentClient, Pending
+from ceph_rsnapshot.remote.lease import Lease, lent
 from ceph_rsnapshot.remote.link import forwarded
-from ceph_rsnapshot.repository.incoming import Incoming, incoming
+from ceph_rsnapshot.repository.incoming import incoming
 from ceph_rsnapshot.repository.reflinks import clone
-from ceph_rsnapshot_common.errors import BaseUnusable, Cancelled, CephRsnapshotError, NbdFailed
+from ceph_rsnapshot.repository.rsnapshot import Source
+from ceph_rsnapshot_common.errors import BadAnswer, BaseUnusable, Cancelled, CephRsnapshotError, NbdFailed
 from ceph_rsnapshot_common.files import folders, space
+from ceph_rsnapshot_common.files.image_files import ImageFiles
 from ceph_rsnapshot_common.process import commands, qemu_img, servers
-from ceph_rsnapshot_common.protocol.manifest import Manifest
-from ceph_rsnapshot_common.protocol.records import Closed, Facts, Opened
+from ceph_rsnapshot_common.protocol.description import Transfer, describe
+from ceph_rsnapshot_common.protocol.manifest import Manifest, render
+from ceph_rsnapshot_common.protocol.records import Facts
 
-_RENEW_SECONDS = 30.0
 
-
-def back_up(work: Work, plan: Plan) -> Manifest:
-    """The manifest of the new day 0.
+@contextmanager
+def transferred(task: Task, plan: Plan) -> Iterator[NewDay]:
+    """A file in the incoming folder that is ready for rsnapshot; it goes when the block ends.
 
     Raises:
-        BaseUnusable, ContentDiffers: nothing was rotated; a full backup may do better.
-        CephRsnapshotError: nothing was rotated.
+        BaseUnusable: a full backup can do without the base.
+        CephRsnapshotError: the data could not be had, or not be written.
     """
     started = datetime.now(timezone.utc)
-    client = work.context.agent.client()
-    opened = client.open_export(work.export_request(plan.base_snapshot), work.show_status)
+    request = task.export_request(plan.snapshot if isinstance(plan, Increment) else None)
+    opened = task.client.open_export(request, task.show)
     if opened.socket is None:
-        return land_unchanged(work, plan, opened.facts)
-    name = work.listing.pool, work.image.name
-    with incoming(work.settings.backup_base_path, *name) as files, sampling(work, plan) as sampled:
-        copied, closing = _copied(work, plan, client, opened, Path(opened.socket), files)
-        if not plan.base and work.settings.qcow_compression != "none":
-            _compress(work, files)
-        with relied_on(plan):
-            qemu_img.finish(files.partial, files.qcow, "backup")
-        manifest = describe(work, plan, opened.facts, files.qcow, started).model_copy(
-            update={
-                "kind": "increment" if plan.base else "full",
-                "allocated_bytes": None if plan.base else copied.data,
-                "changed_bytes": copied.data + copied.zeroed,
-                "transferred_bytes": copied.data,
-            }
-        )
-
-        examine = partial(_examined, work, plan, files, copied, sampled, closing)
-        return land(work, plan, files, files.digests, manifest, examine)
-
-
-def _examined(
-    work: Work, plan: Plan, files: Incoming, copied: Copied, sampled: SourceCheck | None, closing: Pending[Closed]
-) -> dict[str, object]:
-    """The manifest's fields about the content; the file is on the disk when this returns."""
-    try:
-        with folders.syncing([files.qcow]):  # the disk writes while the contents are verified
-            if plan.base:
-                return examine_increment(work, plan, files.qcow, files.digests, copied.ranges, sampled)
-            return examine_whole(work, plan, files.qcow, files.digests, copied.ranges)
-    finally:
-        # what was copied counts only if its snapshots were there to the end; if not, that explains any difference
-        closing.result()
-
-
-def _copied(
-    work: Work, plan: Plan, client: AgentClient, opened: Opened, socket: Path, files: Incoming
-) -> tuple[Copied, Pending[Closed]]:
-    """Fill the partial file; the export is given back, whatever happens."""
-    try:
-        ticks = _Ticks(work, client, opened.export)
-        with relied_on(plan):
-            _prepare(work, plan, files, opened.facts, ticks)
-        copied = _fetch(work, plan, client, socket, files, ticks)
-    except NbdFailed as error:
-        raise _explained(error, client.close_export(opened.export).result().log, work, plan) from None
-    except BaseException:
-        with contextlib.suppress(CephRsnapshotError):
-            client.close_export(opened.export).result()
-        raise
-    return copied, client.close_export(opened.export)
-
-
-def _prepare(work: Work, plan: Plan, files: Incoming, facts: Facts, ticks: _Ticks) -> None:
-    """The file to write into: an empty one, or a clone of the base."""
-    minimum = work.settings.min_freespace
-    space.check(files.folder, 0, minimum)
-    if plan.base:
-        clone(work.place.qcow(work.place.day(0)), files.partial, minimum, partial(ticks, "cloning"))
+        if not isinstance(plan, Increment):
+            raise BadAnswer(call="start_open", reason="neither an export nor a base since which nothing has changed")
+        with unchanged.transferred(task, plan, opened.facts, started) as new:
+            yield new
         return
-    uncompressed = work.qcow_options.model_copy(update={"compression": "none"})
+    base_path, name = task.settings.backup_base_path, (task.listing.pool, task.image.name)
+    with incoming(base_path, *name) as files, sampling(task, plan) as sample:
+        with lent(task.client, opened.export, opened.lease) as lease:
+            copied = _copied(task, plan, opened.facts, Path(opened.socket), files.making, lease)
+        ready = _finished(task, plan, files.making, files.ready)
+        manifest = _manifest(task, plan, opened.facts, ready.qcow, copied, started)
+        folders.write_durably(ready.manifest, render(manifest))
+        source = Source(str(ready.folder), linked_into=task.folder.sync.folder)
+        digests = files.making.digests
+        yield NewDay(plan, manifest, source, ready.qcow, digests, copied.ranges, sample, lease.closing)
+
+
+def _copied(task: Task, plan: Plan, facts: Facts, socket: Path, files: ImageFiles, lease: Lease) -> Copied:
+    """Make the partial file, and copy from the export into it."""
+    try:
+        with relied_on(plan):
+            _make_partial(task, plan, files, facts, lease)
+        return _fetch(task, plan, socket, files, lease)
+    except NbdFailed as error:
+        raise _explained(error, lease.log_at_end(), task, plan) from None
+
+
+def _make_partial(task: Task, plan: Plan, files: ImageFiles, facts: Facts, lease: Lease) -> None:
+    """The file to write into: an empty one, or a clone of the base."""
+    minimum = task.settings.min_freespace
+    space.check(files.folder, 0, minimum)
+    if isinstance(plan, Increment):
+        clone(task.folder.day(0).qcow, files.partial, minimum, lease.kept(task.show))
+        return
+    uncompressed = task.qcow_options.model_copy(update={"compression": "none"})
     options = ["-q", "-f", "qcow2", *qemu_img.create_options(uncompressed)]
     commands.run([commands.find_tool("qemu-img", "backup"), "create", *options, str(files.partial), str(facts.size)])
 
 
-def _fetch(work: Work, plan: Plan, client: AgentClient, socket: Path, files: Incoming, ticks: _Ticks) -> Copied:
-    """Copy from the export into the partial file."""
-    folder = work.context.folder
+def _fetch(task: Task, plan: Plan, socket: Path, files: ImageFiles, lease: Lease) -> Copied:
+    folder = task.context.folder
     with ExitStack() as stack:
-        source = stack.enter_context(forwarded(client.link, socket, folder / "nbd.sock"))
+        source = stack.enter_context(forwarded(task.client.link, socket, folder / "nbd.sock"))
         with relied_on(plan):
             target = stack.enter_context(qemu_nbd.serve(files.partial, folder, writable=True))
-        watch = stack.enter_context(space.watched(files.folder, work.settings.min_freespace, threading.Event()))
+        watch = stack.enter_context(space.watched(files.folder, task.settings.min_freespace, threading.Event()))
         stack.enter_context(folders.written_back(files.folder))
-
-        def progress(done: int, total: int) -> None:
-            if watch.error:
-                raise watch.error
-            ticks("copying", done, total)
-
-        return copy(source, target, plan.base is None, progress)
+        return copy(source, target, isinstance(plan, Full), watch.stopping(lease.kept(task.show)))
 
 
-def _explained(error: NbdFailed, nbdkit_said: str, work: Work, plan: Plan) -> CephRsnapshotError:
+def _explained(error: NbdFailed, nbdkit_said: str, task: Task, plan: Plan) -> CephRsnapshotError:
     """nbdkit knows why a read failed, qemu-nbd why a write did; a clone that can't be written has a rotten base."""
-    said = [nbdkit_said, servers.tail(work.context.folder / qemu_nbd.LOG)]
-    reason = "; ".join(filter(None, [str(error.data["reason"]), *said]))
-    full_disk = error.data.get("errno") == str(errno.ENOSPC)
-    if plan.base and error.data.get("side") == "target" and not full_disk:
+    said = [nbdkit_said, servers.tail(task.context.folder / qemu_nbd.LOG)]
+    reason = "; ".join(filter(None, [error.data["reason"], *said]))
+    if isinstance(plan, Increment) and error.side == "target" and error.errno != errno.ENOSPC:
         return BaseUnusable(reason=f"a copy of the newest backup can't be written: {reason}")
     return NbdFailed(**{**error.data, "reason": reason})
 
 
-class _Ticks:
-    """Called while the export is in use: shows the progress and renews the loan."""
-
-    def __init__(self, work: Work, client: AgentClient, export: str) -> None:
-        self._work, self._client, self._export = work, client, export
-        self._renewed = time.monotonic()
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        self._work.show(stage, done, total)
-        if time.monotonic() - self._renewed > _RENEW_SECONDS:
-            self._client.renew(self._export)
-            self._renewed = time.monotonic()
+def _finished(task: Task, plan: Plan, making: ImageFiles, ready: ImageFiles) -> ImageFiles:
+    """The checked file under its final name."""
+    if isinstance(plan, Full) and task.settings.qcow_compression != "none":
+        _compress(task, making)
+    with relied_on(plan):
+        qemu_img.finish(making.partial, ready.qcow, "backup")
+    return ready
 
 
-def _compress(work: Work, files: Incoming) -> None:
+def _compress(task: Task, files: ImageFiles) -> None:
     """qemu-nbd can't write compressed clusters in any order, so that a second pass makes them, on this machine."""
-    work.show("compressing")
+    task.show("compressing")
     plain = files.partial.with_name(f"{files.partial.name}.plain")
     files.partial.rename(plain)
-    how = ["-c", "-m", "8", "-f", "qcow2", "-O", "qcow2", *qemu_img.create_options(work.qcow_options)]
+    how = ["-c", "-m", "8", "-f", "qcow2", "-O", "qcow2", *qemu_img.create_options(task.qcow_options)]
     argv = [commands.find_tool("qemu-img", "backup"), "convert", *how, str(plain), str(files.partial)]
-    with space.watched(files.folder, work.settings.min_freespace, threading.Event()) as watch:
+    with space.watched(files.folder, task.settings.min_freespace, threading.Event()) as watch:
         try:
             commands.run(commands.dying_with_parent(argv, "backup"), cancelled=watch.stop)
         except Cancelled as cancelled:
             raise (watch.error or cancelled) from None
     plain.unlink()
+
+
+def _manifest(task: Task, plan: Plan, facts: Facts, qcow: Path, copied: Copied, started: datetime) -> Manifest:
+    increment = isinstance(plan, Increment)
+    transfer = Transfer(
+        mode="direct",
+        kind="increment" if increment else "full",
+        base=plan.snapshot if isinstance(plan, Increment) else None,
+        full_because=plan.because if isinstance(plan, Full) else None,
+        allocated_bytes=None if increment else copied.data,
+        changed_bytes=copied.data + copied.zeroed,
+        transferred_bytes=copied.data,
+    )
+    return describe(task.request, facts, qcow, transfer, started, qemu_img.qemu_version("backup"))

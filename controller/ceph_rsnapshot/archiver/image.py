@@ -1,4 +1,4 @@
-"""The work on one image: a plan, the transfer, and once more in full if what came is not what the snapshot holds."""
+"""One image's night: a plan, the transfer, verification and rotation; once more in full if an increment won't do."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import contextlib
 import logging
 import time
 
-from ceph_rsnapshot.archiver import direct, staged
+from ceph_rsnapshot.archiver import commit, direct, staged
 from ceph_rsnapshot.archiver.context import Context
 from ceph_rsnapshot.archiver.observer import Observer
 from ceph_rsnapshot.archiver.orphans import unmark
-from ceph_rsnapshot.archiver.plan import make_plan
+from ceph_rsnapshot.archiver.plan import Full, Plan, make_plan
 from ceph_rsnapshot.archiver.report import ImageReport, error_record
-from ceph_rsnapshot.archiver.task import Work
+from ceph_rsnapshot.archiver.task import Task
+from ceph_rsnapshot.archiver.verification import examine, is_brief
 from ceph_rsnapshot.repository import rotation
-from ceph_rsnapshot.repository.layout import place
+from ceph_rsnapshot.repository.layout import folder_of
 from ceph_rsnapshot_common.errors import BaseUnusable, CephRsnapshotError, ContentDiffers
 from ceph_rsnapshot_common.protocol.manifest import Manifest
 from ceph_rsnapshot_common.protocol.records import Image, Listing
@@ -22,19 +23,17 @@ from ceph_rsnapshot_common.protocol.records import Image, Listing
 _logger = logging.getLogger(__name__)
 
 
-def backup_image(
-    context: Context, listing: Listing, image: Image, force: bool, full: bool, observer: Observer
-) -> ImageReport:
+def backup_image(context: Context, listing: Listing, image: Image, observer: Observer) -> ImageReport:
     """Back up one image of the listing; whatever goes wrong is in the report, and its older days are as before."""
     started = time.monotonic()
     report = initial_report(listing, image)
     if image.snapshot is None:
         return report
-    where = place(context.settings.backup_base_path, listing.pool, image.name, context.settings.retain_interval)
-    work = Work(context, listing, image, image.snapshot, where, observer)
+    folder = folder_of(context.settings, listing.pool, image.name)
+    task = Task(context, listing, image, image.snapshot, folder, observer)
     observer.image_begins(listing.pool, image.name)
     try:
-        report = _backed_up(work, report, force, full)
+        report = _backed_up(task, report)
     except (CephRsnapshotError, OSError) as error:
         report = report.model_copy(update={"result": "failed", "error": error_record(error)})
     report = report.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
@@ -56,22 +55,22 @@ def initial_report(listing: Listing, image: Image) -> ImageReport:
     )
 
 
-def _backed_up(work: Work, report: ImageReport, force: bool, full: bool) -> ImageReport:
+def _backed_up(task: Task, report: ImageReport) -> ImageReport:
     """The report of an image that is safe now; a day 0 that was this snapshot already is left as it is."""
-    if work.place.root.is_dir():
-        rotation.finish_rotation(work.place, work.settings.retain_number)
-        if not force and work.place.has_newest(work.identity):
-            if work.image.base is None or work.image.base.snapshot_id != work.snapshot.id:
-                _tell_base(work)  # a run that was killed after its rotation has not
-            path = str(work.place.qcow(work.place.day(0)))
-            return report.model_copy(update={"result": "skipped", "path": path, "next_base": work.snapshot.name})
-    manifest, mismatch = _transfer(work, full)
-    unmark(work.place)
-    _tell_base(work)
+    path = str(task.folder.day(0).qcow)
+    if task.folder.path.is_dir():
+        rotation.finish_rotation(task.folder, task.settings.retain_number)
+        if not task.context.options.force and task.folder.has_newest(task.identity):
+            if task.image.base is None or task.image.base.snapshot_id != task.snapshot.id:
+                _tell_base(task)  # a run that was killed after its rotation has not
+            return report.model_copy(update={"result": "skipped", "path": path, "next_base": task.snapshot.name})
+    manifest, mismatch = _at_most_twice(task)
+    unmark(task.folder)
+    _tell_base(task)
     return report.model_copy(
         update={
             "result": "done",
-            "path": str(work.place.qcow(work.place.day(0))),
+            "path": path,
             "transfer_mode": manifest.transfer_mode,
             "kind": manifest.kind,
             "full_because": manifest.full_because,
@@ -85,24 +84,45 @@ def _backed_up(work: Work, report: ImageReport, force: bool, full: bool) -> Imag
     )
 
 
-def _transfer(work: Work, full: bool) -> tuple[Manifest, str | None]:
+def _at_most_twice(task: Task) -> tuple[Manifest, str | None]:
     """The manifest of the new day 0, and what was found to differ in a first attempt that was thrown away."""
-    back_up = direct.back_up if work.settings.transfer_mode == "direct" else staged.back_up
-    plan = make_plan(work, full)
+    plan = make_plan(task)
     try:
-        return back_up(work, plan), None
+        return _new_day(task, plan), None
     except BaseUnusable as error:
-        _logger.info("%s: a full backup, because %s", work.name, error)
-        return back_up(work, plan.instead(str(error))), None
+        if isinstance(plan, Full):
+            raise
+        _logger.info("%s: a full backup, because %s", task.name, error)
+        return _new_day(task, plan.given_up(str(error))), None
     except ContentDiffers as error:
         _logger.error("%s; it was thrown away, and a full backup is made", error)
         because = f"a first attempt differed from the snapshot: {error}"
-        return back_up(work, plan.instead(because)), str(error)
+        return _new_day(task, Full(because, plan.full_check_in)), str(error)
 
 
-def _tell_base(work: Work) -> None:
+def _new_day(task: Task, plan: Plan) -> Manifest:
+    """The steps to a new day 0, in their order; no older day is touched before the last one.
+
+    Raises:
+        BaseUnusable, ContentDiffers: nothing was rotated; a full backup may do better.
+        CephRsnapshotError: nothing was rotated.
+    """
+    mode = direct if task.settings.transfer_mode == "direct" else staged
+    content = None
+    with mode.transferred(task, plan) as new, commit.prepared(task.context, task.folder, new.source) as rsnapshot:
+        task.show("rsnapshot")
+        with rsnapshot.syncing():
+            if is_brief(task, new.plan):  # what takes hours need not begin before it is known that rsnapshot works
+                content = examine(task, new)
+        with rotation.arrived(task.folder, new.manifest):
+            manifest = commit.complete(task, new, content or examine(task, new))
+        rotation.rotate(rsnapshot)
+    return manifest
+
+
+def _tell_base(task: Task) -> None:
     """Let the agent note it for people; the backup is safe, whether that succeeds or not."""
-    client = work.context.agent.alive
+    client = task.context.agent.alive
     with contextlib.suppress(CephRsnapshotError):
         if client:
-            client.landed(work.listing.fsid, work.request)
+            client.landed(task.listing.fsid, task.request)

@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from ceph_rsnapshot.archiver.commit import prepared
 from ceph_rsnapshot.archiver.context import Context
 from ceph_rsnapshot.archiver.report import OrphanReport, OrphanResult, error_record
 from ceph_rsnapshot.repository import rotation, verdicts
-from ceph_rsnapshot.repository.layout import Place, known_images
-from ceph_rsnapshot.repository.rsnapshot import Source, configured
+from ceph_rsnapshot.repository.layout import ImageFolder, known_images
+from ceph_rsnapshot.repository.rsnapshot import Source
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import CephRsnapshotError, OrphansSuspicious
 from ceph_rsnapshot_common.files import folders
@@ -25,19 +26,19 @@ _MARK = ".orphan.json"
 _NAMES_SHOWN = 5
 
 
-def find(settings: Settings, listing: Listing, accept_many: bool) -> dict[str, Place]:
+def find(settings: Settings, listing: Listing, accept_many: bool) -> dict[str, ImageFolder]:
     """Orphans of the listed pool whose names match IMAGE_RE.
 
     Raises:
         OrphansSuspicious: there would be so many new ones that the listing is not believed.
     """
-    known = known_images(settings.backup_base_path, listing.pool, settings.retain_interval)
-    orphans = {name: place for name, place in known.items() if name not in listing.names}
-    marked = {name for name, place in orphans.items() if (place.root / _MARK).exists()}
+    known = known_images(settings, listing.pool)
+    orphans = {name: folder for name, folder in known.items() if name not in listing.names}
+    marked = {name for name, folder in orphans.items() if (folder.path / _MARK).exists()}
     if orphans and not accept_many:
         judge(listing.pool, known.keys() - marked, orphans.keys() - marked, listing_empty=not listing.names)
     chooses = re.compile(settings.image_re).match
-    return {name: place for name, place in orphans.items() if chooses(name)}
+    return {name: folder for name, folder in orphans.items() if chooses(name)}
 
 
 def judge(pool: Pool, known: Iterable[str], new: Iterable[str], listing_empty: bool) -> None:
@@ -52,9 +53,9 @@ def judge(pool: Pool, known: Iterable[str], new: Iterable[str], listing_empty: b
         raise OrphansSuspicious(pool=pool, new=len(new), known=len(known), names=names)
 
 
-def rotate_all(context: Context, listing: Listing, orphans: Mapping[str, Place]) -> list[OrphanReport]:
+def rotate_all(context: Context, listing: Listing, orphans: Mapping[str, ImageFolder]) -> list[OrphanReport]:
     """Rotate each orphan with an empty source, once for a snapshot date."""
-    return [_rotate(context, listing, name, place) for name, place in orphans.items()]
+    return [_rotate(context, listing, name, folder) for name, folder in orphans.items()]
 
 
 def reports(listing: Listing, names: Iterable[str], result: OrphanResult) -> list[OrphanReport]:
@@ -62,22 +63,25 @@ def reports(listing: Listing, names: Iterable[str], result: OrphanResult) -> lis
     return [OrphanReport(pool=str(listing.pool), image=name, result=result) for name in names]
 
 
-def unmark(place: Place) -> None:
+def unmark(folder: ImageFolder) -> None:
     """The image of this name exists (again): what is rotated from now on are backups."""
-    (place.root / _MARK).unlink(missing_ok=True)
+    (folder.path / _MARK).unlink(missing_ok=True)
 
 
-def _rotate(context: Context, listing: Listing, name: str, place: Place) -> OrphanReport:
+def _rotate(context: Context, listing: Listing, name: str, folder: ImageFolder) -> OrphanReport:
     report = OrphanReport(pool=str(listing.pool), image=name, result="rotated")
     try:
-        if context.snapshot in _rotated_for(place):
+        if context.snapshot in _rotated_for(folder):
             return report.model_copy(update={"result": "already-rotated"})
-        rotation.finish_rotation(place, context.settings.retain_number)
-        source = Source(str(_empty_folder(context)))
-        with configured(context.settings, place, source, context.conf_folder, context.lock) as rsnapshot:
-            # the mark first: a day too many is kept if we are killed between the two, rather than one too few
-            rotation.land(rsnapshot, None, lambda: _mark(place, context.snapshot))
-        return report.model_copy(update={"result": "removed" if _remove_if_empty(place) else "rotated"})
+        rotation.finish_rotation(folder, context.settings.retain_number)
+        with prepared(context, folder, Source(str(_empty_folder(context)))) as rsnapshot:
+            with rsnapshot.syncing():
+                pass
+            with rotation.arrived(folder, None):
+                # the mark first: a day too many is kept if we are killed between the two, rather than one too few
+                _mark(folder, context.snapshot)
+            rotation.rotate(rsnapshot)
+        return report.model_copy(update={"result": "removed" if _remove_if_empty(folder) else "rotated"})
     except (CephRsnapshotError, OSError) as error:
         return report.model_copy(update={"result": "failed", "error": error_record(error)})
 
@@ -88,27 +92,27 @@ def _empty_folder(context: Context) -> Path:
     return folder
 
 
-def _mark(place: Place, snapshot: str) -> None:
-    names = [*_rotated_for(place), snapshot]
-    folders.write_durably(place.root / _MARK, json.dumps({"rotated_for": names}) + "\n")
+def _mark(folder: ImageFolder, snapshot: str) -> None:
+    names = [*_rotated_for(folder), snapshot]
+    folders.write_durably(folder.path / _MARK, json.dumps({"rotated_for": names}) + "\n")
 
 
-def _rotated_for(place: Place) -> list[str]:
+def _rotated_for(folder: ImageFolder) -> list[str]:
     """Names of the snapshots of the nights that it was rotated for."""
     try:
-        return list(json.loads((place.root / _MARK).read_text(encoding="utf-8"))["rotated_for"])
+        return list(json.loads((folder.path / _MARK).read_text(encoding="utf-8"))["rotated_for"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return []
 
 
-def _remove_if_empty(place: Place) -> bool:
+def _remove_if_empty(folder: ImageFolder) -> bool:
     """Remove the image's folder if no day holds anything any more; tells whether it did."""
-    days = [place.day(number) for number in place.days()]
+    days = [folder.day(number).folder for number in folder.numbers()]
     if any(any(day.iterdir()) for day in days):
         return False
     for day in days:
         day.rmdir()
-    unmark(place)
-    verdicts.remove(place)
-    folders.remove_empty(place.root, place.root.parent)
+    unmark(folder)
+    verdicts.remove(folder)
+    folders.remove_empty(folder.path, folder.path.parent)
     return True

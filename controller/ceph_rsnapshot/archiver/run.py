@@ -8,7 +8,7 @@ from functools import partial
 
 from ceph_rsnapshot import run_folder
 from ceph_rsnapshot.archiver import orphans
-from ceph_rsnapshot.archiver.context import Context
+from ceph_rsnapshot.archiver.context import Context, RunOptions
 from ceph_rsnapshot.archiver.image import backup_image, initial_report
 from ceph_rsnapshot.archiver.observer import Observer
 from ceph_rsnapshot.archiver.report import ImageReport, OrphanReport, OrphanResult, RunReport, nothing_to_back_up
@@ -17,7 +17,7 @@ from ceph_rsnapshot.remote.client import AgentClient
 from ceph_rsnapshot.remote.connection import AgentConnection
 from ceph_rsnapshot.repository import last_run
 from ceph_rsnapshot.repository.last_run import LastRun
-from ceph_rsnapshot.repository.layout import Place, place
+from ceph_rsnapshot.repository.layout import ImageFolder, folder_of
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import (
     AgentUnreachable,
@@ -29,7 +29,7 @@ from ceph_rsnapshot_common.errors import (
     PoolUnreadable,
 )
 from ceph_rsnapshot_common.names import Pool
-from ceph_rsnapshot_common.protocol.records import Image, JobStatus, Listing, ListRequest
+from ceph_rsnapshot_common.protocol.records import Image, Listing, ListRequest
 
 
 @dataclass
@@ -57,16 +57,14 @@ class _Findings:
         )
 
 
-def run(
-    context: Context, started: datetime, force: bool, full: bool, rotate_many_orphans: bool, observer: Observer
-) -> RunReport:
+def run(context: Context, started: datetime, observer: Observer) -> RunReport:
     """Back up all that the settings of ``context`` name; see `ceph_rsnapshot.backup`."""
     settings, snapshot, findings = context.settings, context.snapshot, _Findings(started)
     _list_pools(settings, snapshot, context.agent.client(), findings, observer)
-    _back_up_images(context, findings, force, full, observer)
+    _back_up_images(context, findings, observer)
     found_something = _expect_something(settings, snapshot, findings)
     for listing in findings.listings:
-        _rotate_orphans(context, listing, findings, rotate_many_orphans, found_something)
+        _rotate_orphans(context, listing, findings, found_something)
     report = findings.report(settings, snapshot, str(context.conf_folder) if settings.keeps_conf else None)
     if report.ok:
         last_run.note(settings.log_base_path, LastRun(ended=report.ended, snapshot=snapshot))
@@ -74,7 +72,7 @@ def run(
 
 
 def look_only(
-    settings: Settings, snapshot: str, started: datetime, force: bool, rotate_many_orphans: bool, observer: Observer
+    settings: Settings, options: RunOptions, snapshot: str, started: datetime, observer: Observer
 ) -> RunReport:
     """NOOP: list, and say what would be done; nothing is made, locked or changed."""
     findings = _Findings(started)
@@ -82,14 +80,14 @@ def look_only(
         _list_pools(settings, snapshot, agent.client(), findings, observer)
     for listing, image in _every_image(findings):
         report = initial_report(listing, image)
-        where = place(settings.backup_base_path, listing.pool, image.name, settings.retain_interval)
-        if image.snapshot and not force and where.has_newest(identity(listing, image, image.snapshot)):
+        kept = folder_of(settings, listing.pool, image.name)
+        if image.snapshot and not options.force and kept.has_newest(identity(listing, image, image.snapshot)):
             report = report.model_copy(update={"result": "skipped"})
         findings.images.append(report)
     _expect_something(settings, snapshot, findings)
     for listing in findings.listings:
         result: OrphanResult = "kept" if settings.no_rotate_orphans else "would-rotate"
-        found = _orphans(settings, listing, findings, rotate_many_orphans)
+        found = _orphans(settings, listing, findings, options.rotate_many_orphans)
         findings.orphans += orphans.reports(listing, found, result)
     return findings.report(settings, snapshot, None)
 
@@ -101,22 +99,22 @@ def _list_pools(
     for pool in settings.pool:
         request = ListRequest(pool=pool, snapshot_name=snapshot, image_re=settings.image_re)
         try:
-            listing = client.list_images(request, partial(_report_listing, observer, pool))
+            listing = client.list_images(request, partial(_show_listing, observer, pool))
         except (PoolNotFound, PoolUnreadable) as error:
             findings.errors.append(error.record())
         else:
             findings.listings.append(listing)
 
 
-def _report_listing(observer: Observer, pool: Pool, status: JobStatus) -> None:
-    observer.listing(pool, status.done, status.total)
+def _show_listing(observer: Observer, pool: Pool, _stage: str, done: int = 0, total: int = 0) -> None:
+    observer.listing(pool, done, total)
 
 
 def _every_image(findings: _Findings) -> list[tuple[Listing, Image]]:
     return [(listing, image) for listing in findings.listings for image in listing.images]
 
 
-def _back_up_images(context: Context, findings: _Findings, force: bool, full: bool, observer: Observer) -> None:
+def _back_up_images(context: Context, findings: _Findings, observer: Observer) -> None:
     every = _every_image(findings)
     observer.run_begins(sum(image.snapshot is not None for _, image in every))
     lost = False
@@ -124,7 +122,7 @@ def _back_up_images(context: Context, findings: _Findings, force: bool, full: bo
         if lost:
             findings.images.append(initial_report(listing, image).model_copy(update={"result": "not-reached"}))
             continue
-        report = backup_image(context, listing, image, force, full, observer)
+        report = backup_image(context, listing, image, observer)
         findings.images.append(report)
         lost = report.error is not None and _is_lost(context, report.error, findings)
 
@@ -151,9 +149,8 @@ def _expect_something(settings: Settings, snapshot: str, findings: _Findings) ->
     return nothing is None
 
 
-def _rotate_orphans(
-    context: Context, listing: Listing, findings: _Findings, accept_many: bool, found_something: bool
-) -> None:
+def _rotate_orphans(context: Context, listing: Listing, findings: _Findings, found_something: bool) -> None:
+    accept_many = context.options.rotate_many_orphans
     found = _orphans(context.settings, listing, findings, accept_many)
     # a night on which nothing has the snapshot (a wrong date, say) is no night that orphans should lose a day for
     if context.settings.no_rotate_orphans or not (found_something or accept_many):
@@ -162,7 +159,7 @@ def _rotate_orphans(
         findings.orphans += orphans.rotate_all(context, listing, found)
 
 
-def _orphans(settings: Settings, listing: Listing, findings: _Findings, accept_many: bool) -> dict[str, Place]:
+def _orphans(settings: Settings, listing: Listing, findings: _Findings, accept_many: bool) -> dict[str, ImageFolder]:
     try:
         return orphans.find(settings, listing, accept_many or settings.no_rotate_orphans)
     except OrphansSuspicious as error:

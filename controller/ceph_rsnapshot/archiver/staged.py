@@ -3,69 +3,48 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
 
-from ceph_rsnapshot.archiver.plan import Plan
-from ceph_rsnapshot.archiver.task import Work
-from ceph_rsnapshot.archiver.unchanged import land_unchanged
-from ceph_rsnapshot.archiver.verification import examine_whole
-from ceph_rsnapshot.repository import rotation
-from ceph_rsnapshot.repository.rsnapshot import Source, configured
-from ceph_rsnapshot_common.errors import CephRsnapshotError, ContentDiffers, TransferFailed
-from ceph_rsnapshot_common.files import folders
-from ceph_rsnapshot_common.protocol.manifest import Manifest, render
-from ceph_rsnapshot_common.protocol.records import Exported
+from ceph_rsnapshot.archiver import unchanged
+from ceph_rsnapshot.archiver.new_day import NewDay
+from ceph_rsnapshot.archiver.plan import Increment, Plan
+from ceph_rsnapshot.archiver.task import Task
+from ceph_rsnapshot.repository.rsnapshot import Source
+from ceph_rsnapshot_common.errors import BadAnswer, CephRsnapshotError
+from ceph_rsnapshot_common.protocol.manifest import Manifest
 
 _FEW_HOLES = 0.95
+_ALWAYS_FULL = "something has changed, and in staged mode each backup of a changed image is a full one"
 _logger = logging.getLogger(__name__)
 
 
-def back_up(work: Work, plan: Plan) -> Manifest:
-    """The manifest of the new day 0.
+@contextmanager
+def transferred(task: Task, plan: Plan) -> Iterator[NewDay]:
+    """A file on the ceph node that is ready to be pulled; it goes when the block ends.
 
     Raises:
-        BaseUnusable, ContentDiffers: nothing was rotated; a full backup may do better.
-        CephRsnapshotError: nothing was rotated.
+        BaseUnusable: a full backup can do without the base.
+        CephRsnapshotError: the agent could not make it.
     """
-    exported = work.context.agent.client().export(work.export_request(plan.base_snapshot), work.show_status)
+    started = datetime.now(timezone.utc)
+    request = task.export_request(plan.snapshot if isinstance(plan, Increment) else None)
+    exported = task.client.export(request, task.listing.fsid, task.show)
     if exported.manifest is None or exported.folder is None:
-        return land_unchanged(work, plan, exported.facts)
+        if not isinstance(plan, Increment):
+            raise BadAnswer(call="start_export", reason="neither a file nor a base since which nothing has changed")
+        with unchanged.transferred(task, plan, exported.facts, started) as new:
+            yield new
+        return
     try:
-        _check_is_wanted(exported.manifest, exported.folder, work)
-        return _land(work, plan, exported, exported.folder, exported.manifest)
+        link, sync = task.client.link, task.folder.sync
+        limit, sparse = task.settings.bandwidth_limit, _has_holes(exported.manifest)
+        source = Source(exported.folder, link.host, link.ssh_args, bandwidth_limit=limit, sparse=sparse)
+        made = plan.given_up(_ALWAYS_FULL) if isinstance(plan, Increment) else plan
+        yield NewDay(made, exported.manifest, source, sync.qcow, sync.digests, exported.allocated)
     finally:
-        _remove_exported(work)
-
-
-def _check_is_wanted(manifest: Manifest, folder: str, work: Work) -> None:
-    if manifest.identity != work.identity or not folder.startswith("/") or not folder.isprintable():
-        raise TransferFailed(path=folder, reason="the agent exported something else than it was asked for")
-
-
-def _land(work: Work, plan: Plan, exported: Exported, folder: str, manifest: Manifest) -> Manifest:
-    place, context = work.place, work.context
-    place.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    link = context.agent.client().link
-    limit = work.settings.bandwidth_limit
-    source = Source(folder, link.host, link.ssh_args, bandwidth_limit=limit, sparse=_has_holes(manifest))
-    because = plan.because or "something has changed, and in staged mode each backup of a changed image is a full one"
-    final = manifest.model_copy(update={"full_because": because})
-
-    def verify_arrived() -> None:
-        nonlocal final
-        sync = place.sync
-        try:
-            examined = examine_whole(work, plan, place.qcow(sync), place.digests(sync), exported.allocated)
-        except ContentDiffers:
-            place.qcow(sync).unlink()
-            raise
-        final = final.model_copy(update=examined)
-        folders.write_durably(place.manifest(place.sync), render(final))
-        work.show("rsnapshot")
-
-    work.show("rsnapshot")
-    with configured(work.settings, place, source, context.conf_folder, context.lock) as rsnapshot:
-        rotation.land(rsnapshot, manifest, verify_arrived)
-    return final
+        _remove_exported(task)
 
 
 def _has_holes(manifest: Manifest) -> bool:
@@ -73,11 +52,11 @@ def _has_holes(manifest: Manifest) -> bool:
     return manifest.qcow2_bytes < _FEW_HOLES * manifest.qcow2_file_size
 
 
-def _remove_exported(work: Work) -> None:
+def _remove_exported(task: Task) -> None:
     """If the connection is gone, so is the file: an agent removes what a lost connection exported."""
-    client = work.context.agent.alive
+    client = task.context.agent.alive
     try:
         if client:
-            client.remove_qcow(work.listing.pool, work.image.name)
+            client.remove_qcow(task.listing.pool, task.image.name)
     except CephRsnapshotError as error:  # the cause of a failure before this one must stay the one that is seen
-        _logger.warning("the temporary qcow2 of %s is left to the agent to remove: %s", work.name, error)
+        _logger.warning("the temporary qcow2 of %s is left to the agent to remove: %s", task.name, error)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 from ceph_rsnapshot.content import digest_file
 from ceph_rsnapshot.nbd.handle import data_extents
 from ceph_rsnapshot.nbd.read_ahead import read_ahead
 from ceph_rsnapshot_common.content.block_digests import PIECE
 from ceph_rsnapshot_common.content.ranges import Ranges, clipped
+from ceph_rsnapshot_common.progress import Progress
 
 
-def write_digests(handle: Any, size: int, target: Path, progress: Callable[[int, int], None]) -> None:
+def write_digests(handle: Any, size: int, target: Path, progress: Progress, stage: str) -> None:
     """Make the file ``target`` of digests of the first ``size`` bytes of an NBD export.
 
     Args:
-        progress: gets the bytes read and those to read.
+        progress: gets ``stage``, the bytes read and those to read.
 
     Raises:
         NbdFailed: reading failed.
@@ -27,4 +28,4 @@ def write_digests(handle: Any, size: int, target: Path, progress: Callable[[int,
         for offset, content in read_ahead(handle, clipped(present, size)):
             making.add(offset, content)
             done += len(content)
-            progress(done, present.bytes)
+            progress(stage, done, present.bytes)

@@ -14,13 +14,11 @@ from ceph_rsnapshot_common.content.block_digests import PIECE
 from ceph_rsnapshot_common.content.digest import digest
 from ceph_rsnapshot_common.content.ranges import Range, Ranges, clipped, cut
 from ceph_rsnapshot_common.errors import ContentDiffers
+from ceph_rsnapshot_common.progress import Progress
 from ceph_rsnapshot_common.protocol.records import DigestRequest, Digests, SnapshotRequest
 
 Taker = Callable[[int, memoryview], None]
 """Gets each content that was read, with its offset."""
-
-Progress = Callable[[int, int], None]
-"""Gets the bytes done and the bytes in all."""
 
 _GROUP_BYTES = 4 * 1024**2
 _GROUP_RANGES = 256
@@ -44,7 +42,7 @@ class SourceCheck:
         self._asked: deque[tuple[tuple[Group, ...], Pending[Digests]]] = deque()
         self._ask()
 
-    def compare(self, handle: Any, progress: Progress, take: Taker = _ignore) -> None:
+    def compare(self, handle: Any, progress: Progress, stage: str, take: Taker = _ignore) -> None:
         """Compare what was wanted (widened to whole pieces); what is read of ``handle`` goes to ``take`` too.
 
         Raises:
@@ -56,7 +54,7 @@ class SourceCheck:
             groups, theirs = self._asked[0]
             ours = []
             for group in groups:
-                progress(done, total)
+                progress(stage, done, total)
                 ours.append(digest(_taken(contents, group, take)))
                 done += sum(length for _, length in group)
             for group, their, our in zip(groups, theirs.result().digests, ours):

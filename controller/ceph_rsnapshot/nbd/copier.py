@@ -12,16 +12,14 @@ from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 from ceph_rsnapshot.nbd.extents_ahead import ExtentsAhead
 from ceph_rsnapshot.nbd.handle import HOLE, ZERO, connect
 from ceph_rsnapshot.requirements import nbd_bindings
 from ceph_rsnapshot_common.content.ranges import Ranges
 from ceph_rsnapshot_common.errors import NbdFailed
-
-Progress = Callable[[int, int], None]
-"""Gets the position in the image and its size in bytes; called at least once a second, also when nothing moves."""
+from ceph_rsnapshot_common.progress import Progress
 
 _CHUNK = 1024**2
 _IN_FLIGHT = 16
@@ -45,6 +43,7 @@ def copy(source: Path, target: Path, onto_zeros: bool, progress: Progress) -> Co
     Extents of type HOLE alone are unchanged and left alone; HOLE|ZERO became zero.
 
     Args:
+        progress: gets the position in the image and its size in bytes at least once a second, also when nothing moves.
         onto_zeros: the target reads as zeros everywhere, so zeros need not be written.
 
     Raises:
@@ -82,7 +81,7 @@ class _Copier:
                 self._wait()
             if self._error:
                 raise self._error
-            self._progress(self._extents[0][0] if self._extents else self._listing.position, self._size)
+            self._progress("copying", self._extents[0][0] if self._extents else self._listing.position, self._size)
 
     def _done(self) -> bool:
         return self._listing.ended and not (self._extents or self._read or self._in_flight)

@@ -12,10 +12,11 @@ from typing import Literal, Optional
 from pydantic import computed_field
 
 from ceph_rsnapshot.repository import reflinks, verdicts
-from ceph_rsnapshot.repository.layout import Place
+from ceph_rsnapshot.repository.layout import ImageFolder
 from ceph_rsnapshot.repository.verdicts import Verdict
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import PathNotUsable
+from ceph_rsnapshot_common.files.image_files import ImageFiles
 from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.names import Pool, decode
 from ceph_rsnapshot_common.protocol.manifest import Manifest, ManifestUnreadable, read_manifest
@@ -51,8 +52,14 @@ class Backup(Record):
     verdict: Optional[Verdict] = None
 
     @property
-    def place(self) -> Place:
-        return Place(self.folder.parent, self.folder.parent.name, self.interval)
+    def image_folder(self) -> ImageFolder:
+        """The folder of all days of the image."""
+        return ImageFolder(self.folder.parent, self.interval)
+
+    @property
+    def files(self) -> ImageFiles:
+        """Its files, as long as no rotation has moved them."""
+        return ImageFiles(self.folder, self.folder.parent.name)
 
     @property
     def name(self) -> str:
@@ -142,7 +149,7 @@ def _days_of_image(pool: str, root: Path, names: Iterable[str], shares: bool) ->
     if not days:
         return
     try:
-        found = verdicts.read(Place(root, root.name, days[0][1]))
+        found = verdicts.read(ImageFolder(root, days[0][1]))
     except verdicts.VerdictsUnreadable:
         found = {}  # as if there had been no verification; a restore compares the content anyway
     image = decode(root.name)
@@ -164,18 +171,17 @@ def _order(day: re.Match[str]) -> tuple[str, int]:
 
 def _read(pool: str, image: str, folder: Path, day: re.Match[str], shares: bool) -> Backup | None:
     """The backup in a rotation folder; None if the folder is empty (an image that was deleted rolls off so)."""
-    place = Place(folder.parent, folder.parent.name, day[1])
+    files = ImageFiles(folder, folder.parent.name)
     manifest, problem, alone = None, None, 0
     try:
-        manifest = read_manifest(place.manifest(folder))
+        manifest = read_manifest(files.manifest)
     except FileNotFoundError:
         problem = "the manifest is missing"
     except ManifestUnreadable as error:
         problem = f"the manifest can't be read ({str(error).splitlines()[0].partition(': ')[2]})"
     try:
-        qcow = place.qcow(folder)
-        status = qcow.stat()
-        alone = reflinks.alone(qcow, status, shares)
+        status = files.qcow.stat()
+        alone = reflinks.alone(files.qcow, status, shares)
         if manifest and status.st_size != manifest.qcow2_file_size:
             problem = f"the qcow2 has {status.st_size} bytes instead of {manifest.qcow2_file_size}"
     except FileNotFoundError:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ceph_rsnapshot_common.files import folders
+from ceph_rsnapshot_common.files.image_files import ImageFiles
 from ceph_rsnapshot_common.names import Pool, image_folder
 
 _FOLDER = ".incoming"
@@ -16,40 +17,24 @@ _FOLDER = ".incoming"
 
 @dataclass(frozen=True)
 class Incoming:
-    """The files of one image; rsnapshot gets all that is in ``ready``."""
+    """The files of one image: those being made in ``making``; rsnapshot gets all that is in ``ready``."""
 
-    folder: Path
-
-    @property
-    def ready(self) -> Path:
-        return self.folder / "ready"
+    making: ImageFiles
 
     @property
-    def qcow(self) -> Path:
-        return self.ready / f"{self.folder.name}.qcow2"
-
-    @property
-    def manifest(self) -> Path:
-        return self.ready / f"{self.folder.name}.json"
-
-    @property
-    def partial(self) -> Path:
-        return self.folder / f"{self.folder.name}.qcow2.partial"
-
-    @property
-    def digests(self) -> Path:
-        return self.folder / f"{self.folder.name}.digests"
+    def ready(self) -> ImageFiles:
+        """Qcow2 and manifest, complete."""
+        return ImageFiles(self.making.folder / "ready", self.making.stem)
 
 
 @contextmanager
 def incoming(base: Path, pool: Pool, image: str) -> Iterator[Incoming]:
     """A new, empty folder ``<base>/.incoming/<pool>/<image>``, removed at the end; for the holder of the lock."""
-    top = base / _FOLDER
-    folder = top / image_folder(pool, image)
+    folder = base / _FOLDER / image_folder(pool, image)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700, parents=True)
-    files = Incoming(folder)
-    files.ready.mkdir(mode=0o700)
+    files = Incoming(ImageFiles(folder, folder.name))
+    files.ready.folder.mkdir(mode=0o700)
     try:
         yield files
     finally:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ceph_rsnapshot.repository.catalog import Backup
+from ceph_rsnapshot.repository.layout import readable_manifest
 from ceph_rsnapshot_common.errors import BackupDamaged, BackupGone
+from ceph_rsnapshot_common.files.image_files import ImageFiles
 
 
 @dataclass(frozen=True)
@@ -37,18 +39,18 @@ def hold(backup: Backup) -> Iterator[Held]:
         BackupGone: it has rolled off.
         BackupDamaged: its qcow2 is not there, or can't be read.
     """
-    place = backup.place
+    files = ImageFiles(Path(), backup.image_folder.path.name)
     with ExitStack() as stack:
         try:
             folder = stack.enter_context(_opened(_where(backup), os.O_RDONLY | os.O_DIRECTORY))
         except (FileNotFoundError, NotADirectoryError):
             raise BackupGone(what=backup.name) from None
         try:
-            qcow = stack.enter_context(_opened(place.qcow(Path()), os.O_RDONLY, folder))
+            qcow = stack.enter_context(_opened(files.qcow, os.O_RDONLY, folder))
         except OSError as error:
             raise BackupDamaged(what=backup.name, reason=f"qcow2: {error.strerror}") from None
         try:
-            digests = stack.enter_context(_opened(place.digests(Path()), os.O_RDONLY, folder))
+            digests = stack.enter_context(_opened(files.digests, os.O_RDONLY, folder))
         except FileNotFoundError:
             digests = None
         yield Held(backup, qcow, digests)
@@ -57,11 +59,11 @@ def hold(backup: Backup) -> Iterator[Held]:
 def _where(backup: Backup) -> Path:
     """The folder that holds this very backup now."""
     # one whose manifest can't be read is known by its place only, and by that
-    numbers = [backup.number, *(backup.place.days() if backup.manifest else ())]
+    numbers = [backup.number, *(backup.image_folder.numbers() if backup.manifest else ())]
     for number in numbers:
-        folder = backup.place.day(number)
-        if backup.place.readable(folder) == backup.manifest:
-            return folder
+        day = backup.image_folder.day(number)
+        if readable_manifest(day) == backup.manifest:
+            return day.folder
     raise BackupGone(what=backup.name)
 
 

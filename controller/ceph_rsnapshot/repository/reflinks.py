@@ -8,10 +8,10 @@ import os
 import struct
 import tempfile
 from pathlib import Path
-from typing import Callable
 
 from ceph_rsnapshot_common.files import space
 from ceph_rsnapshot_common.process import commands
+from ceph_rsnapshot_common.progress import Progress, unwatched
 
 _FICLONE = 0x40049409  # linux/fs.h
 _FS_IOC_FSGETXATTR, _FS_IOC_FSSETXATTR = 0x801C581F, 0x401C5820
@@ -25,16 +25,12 @@ _LAST, _SHARED = 0x1, 0x2000
 _WITH_REFLINKS = frozenset(("xfs", "btrfs", "bcachefs"))
 
 
-def _no_progress(_done: int, _total: int) -> None:
-    pass
-
-
-def clone(source: Path, target: Path, minimum: int, progress: Callable[[int, int], None] = _no_progress) -> None:
+def clone(source: Path, target: Path, minimum: int, progress: Progress = unwatched) -> None:
     """Copy a file: in no time and space where the file system has reflinks, else as a sparse file.
 
     Args:
         minimum: bytes that must stay free.
-        progress: gets the bytes copied and those to copy, several times a second.
+        progress: gets the bytes copied and those to copy, several times a second, if there are none.
 
     Raises:
         NotEnoughSpace: a real copy would leave less.
@@ -47,7 +43,7 @@ def clone(source: Path, target: Path, minimum: int, progress: Callable[[int, int
         total = disk_bytes(source)
         space.check(target.parent, total, minimum)
         argv = commands.dying_with_parent([cp, "--sparse=auto", "--", str(source), str(target)], "backup")
-        commands.run(argv, waiting=lambda: progress(disk_bytes(target), total))
+        commands.run(argv, waiting=lambda: progress("cloning", disk_bytes(target), total))
 
 
 def disk_bytes(path: Path) -> int:

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ceph_rsnapshot.repository.layout import Place
+from ceph_rsnapshot.repository.layout import ImageFolder
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import RsnapshotFailed, one_line
+from ceph_rsnapshot_common.files import folders
 from ceph_rsnapshot_common.process import commands
 from ceph_rsnapshot_common.process.commands import find_tool
 
@@ -57,13 +58,13 @@ class Source:
         return os.path.relpath(os.path.realpath(self.folder), os.path.realpath(target))
 
 
-def render(settings: Settings, place: Place, source: Source, log: Path) -> str:
+def render(settings: Settings, folder: ImageFolder, source: Source, log: Path) -> str:
     """The text of rsnapshot.conf for one image; fields are separated by tabs."""
     path = f"{source.host}:{source.folder}" if source.host else source.folder
     long_args = [*_LONG_ARGS, *source.long_args, *(f"--{argument}" for argument in settings.extra_long_args)]
     lines = [
         ("config_version", "1.2"),
-        ("snapshot_root", f"{place.root}/"),
+        ("snapshot_root", f"{folder.path}/"),
         ("no_create_root", "1"),
         ("cmd_rsync", find_tool("rsync", "backup")),
         *([("cmd_ssh", find_tool("ssh", "backup"))] if source.host else []),
@@ -72,7 +73,7 @@ def render(settings: Settings, place: Place, source: Source, log: Path) -> str:
         ("verbose", "2"),
         ("loglevel", "3"),
         ("logfile", str(log)),
-        ("lockfile", str(_lockfile(place))),
+        ("lockfile", str(_lockfile(folder))),
         ("sync_first", "1"),
         ("link_dest", "1"),
         ("rsync_short_args", "-a"),
@@ -100,7 +101,7 @@ class Rsnapshot:
 
     conf: Path
     log: Path
-    place: Place
+    folder: ImageFolder
     extra_args: tuple[str, ...]
     lock: int
 
@@ -112,20 +113,21 @@ class Rsnapshot:
             RsnapshotFailed: it did not exit 0 (2 means warnings, among them files that vanished).
         """
         argv, logged = commands.dying_with_parent(self._command("sync"), "backup"), self._logged()
-        with commands.beside(argv, pass_fds=(self.lock,), accepted=range(256)) as command:
-            yield
-        self._judge("sync", command.result, logged)
+        with folders.written_back(self.folder.sync.folder):
+            with commands.beside(argv, pass_fds=(self.lock,), accepted=range(256)) as command:
+                yield
+            self._check("sync", command.result, logged)
 
     def rotate(self) -> None:
         """Make ``.sync`` day 0 and the oldest day go; once begun it is not interrupted half-way."""
-        action, logged = self.place.interval, self._logged()
+        action, logged = self.folder.interval, self._logged()
         done = commands.run(self._command(action), pass_fds=(self.lock,), accepted=range(256), finish=True)
-        self._judge(action, done, logged)
+        self._check(action, done, logged)
 
-    def _judge(self, action: str, done: commands.Result, logged: int) -> None:
+    def _check(self, action: str, done: commands.Result, logged: int) -> None:
         if done.code:
             reason = one_line(self._said(logged) or done.stderr or done.stdout)
-            raise RsnapshotFailed(action=action, root=self.place.root, exit_code=done.code, reason=reason)
+            raise RsnapshotFailed(action=action, root=self.folder.path, exit_code=done.code, reason=reason)
 
     def _logged(self) -> int:
         """Bytes of the log."""
@@ -142,25 +144,27 @@ class Rsnapshot:
     def _command(self, action: str) -> list[str]:
         # rsnapshot tests the pid in its own lock file with kill 0, so a reused pid would block it for ever;
         # this run's flock is held around it, so whatever is there is stale
-        _lockfile(self.place).unlink(missing_ok=True)
+        _lockfile(self.folder).unlink(missing_ok=True)
         return [find_tool("rsnapshot", "backup"), "-c", str(self.conf), *self.extra_args, action]
 
 
 @contextmanager
-def configured(settings: Settings, place: Place, source: Source, conf_folder: Path, lock: int) -> Iterator[Rsnapshot]:
+def configured(
+    settings: Settings, folder: ImageFolder, source: Source, conf_folder: Path, lock: int
+) -> Iterator[Rsnapshot]:
     """rsnapshot with a configuration that is removed at the end unless KEEPCONF is set."""
-    relative = place.root.relative_to(settings.backup_base_path)
+    relative = folder.path.relative_to(settings.backup_base_path)
     conf = conf_folder / f"{relative}.conf"
     log = settings.log_base_path / "rsnapshot" / f"{relative}.log"
     for path in (conf, log):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    conf.write_text(render(settings, place, source, log), encoding="utf-8")
+    conf.write_text(render(settings, folder, source, log), encoding="utf-8")
     try:
-        yield Rsnapshot(conf, log, place, tuple(shlex.split(settings.extra_args)), lock)
+        yield Rsnapshot(conf, log, folder, tuple(shlex.split(settings.extra_args)), lock)
     finally:
         if not settings.keeps_conf:
             conf.unlink(missing_ok=True)
 
 
-def _lockfile(place: Place) -> Path:
-    return place.root / ".rsnapshot.pid"
+def _lockfile(folder: ImageFolder) -> Path:
+    return folder.path / ".rsnapshot.pid"

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from ceph_rsnapshot.repository.layout import Place
+from ceph_rsnapshot.repository.layout import ImageFolder, readable_manifest
 from ceph_rsnapshot_common.files import folders, locks
 from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.protocol.manifest import Manifest, is_sealed, sealed
@@ -47,13 +47,13 @@ def key(manifest: Manifest) -> str:
     return manifest.ended.isoformat()
 
 
-def read(place: Place) -> dict[str, Verdict]:
+def read(folder: ImageFolder) -> dict[str, Verdict]:
     """The verdicts on an image's backups, by `key`.
 
     Raises:
         VerdictsUnreadable: the file is damaged, or can't be read.
     """
-    path = place.root / NAME
+    path = folder.path / NAME
     try:
         text = path.read_bytes()
         if not is_sealed(text):
@@ -65,33 +65,33 @@ def read(place: Place) -> dict[str, Verdict]:
         raise VerdictsUnreadable(f"{path}: {error}") from None
 
 
-def write(place: Place, verdicts: Mapping[str, Verdict]) -> None:
+def write(folder: ImageFolder, verdicts: Mapping[str, Verdict]) -> None:
     """Add ``verdicts`` to those that are there; those on backups that have gone are forgotten.
 
     Raises:
         LockHeld: another verification writes there, and does not end.
         OSError: the file can't be written.
     """
-    if not place.root.is_dir():
+    if not folder.path.is_dir():
         return  # the image's last day has gone meanwhile
     with ExitStack() as stack:
-        mark = place.root / _LOCK
+        mark = folder.path / _LOCK
         locks.hold_patiently(stack, lambda: locks.hold(mark, remove=True), _PATIENCE_SECONDS, lambda _: True)
-        manifests = [place.readable(place.day(number)) for number in place.days()]
+        manifests = [readable_manifest(folder.day(number)) for number in folder.numbers()]
         keys = {key(manifest) for manifest in manifests if manifest}
-        kept = {each: verdict for each, verdict in {**_known(place), **verdicts}.items() if each in keys}
-        folders.write_durably(place.root / NAME, sealed(_Verdicts(verdicts=kept).model_dump_json(indent=2)))
+        kept = {each: verdict for each, verdict in {**_known(folder), **verdicts}.items() if each in keys}
+        folders.write_durably(folder.path / NAME, sealed(_Verdicts(verdicts=kept).model_dump_json(indent=2)))
 
 
-def _known(place: Place) -> dict[str, Verdict]:
+def _known(folder: ImageFolder) -> dict[str, Verdict]:
     """What can't be read is found out anew by the verifications to come."""
     try:
-        return read(place)
+        return read(folder)
     except VerdictsUnreadable:
         return {}
 
 
-def remove(place: Place) -> None:
+def remove(folder: ImageFolder) -> None:
     """For an image of which no backup is left."""
     for name in (NAME, _LOCK):
-        (place.root / name).unlink(missing_ok=True)
+        (folder.path / name).unlink(missing_ok=True)

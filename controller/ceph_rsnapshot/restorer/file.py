@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 import time
@@ -86,7 +87,7 @@ def _compare(
 ) -> None:
     found = folder / "restored.digests"
     with qemu_nbd.opened(partial, folder, "reading back", file_format=file_format) as handle:
-        write_digests(handle, size, found, lambda done, total: progress(target, "comparing", done, total))
+        write_digests(handle, size, found, functools.partial(progress, target), "comparing")
     with found.open("rb") as file:
         block = next(digest_file.differences(expected, file.fileno()), None)
     if block is not None:

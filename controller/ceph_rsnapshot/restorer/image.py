@@ -59,7 +59,7 @@ def restore_image(
         client = stack.enter_context(AgentConnection(settings, folder)).client()
         # before anything is made: if they must be read from the qcow2, that may take longer than an export is lent
         expected = stack.enter_context(expected_digests(held, manifest, folder, accept_damage, progress))
-        opened = client.open_restore(request, lambda status: progress(target, status.stage, 0, 0))
+        opened = client.open_restore(request, lambda stage, _done=0, _total=0: progress(target, stage, 0, 0))
         with _removed_on_failure(client, opened.export):
             written = _Restore(client, opened, target, size, folder, progress).run(held, expected.descriptor)
             client.finish_restore(opened.export)

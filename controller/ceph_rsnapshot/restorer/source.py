@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Callable
 
@@ -71,9 +72,7 @@ def expected_digests(
         return
     path = folder / "expected.digests"
     with qemu_nbd.opened(held.qcow, folder, "reading the backup", name="expected", pass_fds=held.pass_fds) as handle:
-        write_digests(
-            handle, manifest.size, path, lambda done, total: progress(held.backup.name, "reading", done, total)
-        )
+        write_digests(handle, manifest.size, path, partial(progress, held.backup.name), "reading")
     with path.open("rb") as file:
         yield Expected(file.fileno(), tuple(_damage(held, manifest, file.fileno())))
 
@@ -92,7 +91,7 @@ def _damage(held: Held, manifest: Manifest, found: int) -> Iterator[str]:
 
 
 def _has_qcow(backup: Backup) -> bool:
-    return backup.place.qcow(backup.folder).exists()
+    return backup.files.qcow.exists()
 
 
 def _has_digests(held: Held, manifest: Manifest) -> bool:

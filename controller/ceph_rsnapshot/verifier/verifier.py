@@ -131,9 +131,8 @@ class Verifier:
         try:
             with folders.temporary(f"{self._folder}/content_") as folder:
                 found = folder / "digests"
-                show = partial(self._show, held.backup, "reading")
                 with self._opened(held) as handle:
-                    write_digests(handle, manifest.size, found, show)
+                    write_digests(handle, manifest.size, found, partial(self._show, held.backup), "reading")
                 with found.open("rb") as ours:
                     blocks = list(digest_file.differences(held.digests, ours.fileno()))
         except (CommandFailed, NbdFailed) as error:
@@ -142,16 +141,17 @@ class Verifier:
 
     def _compare_source(self, held: Held, manifest: Manifest, client: AgentClient, found: _Findings) -> None:
         request = _request(manifest)
-        ask = partial(self._show, held.backup, "comparing with Ceph")
+        stage = "comparing with Ceph"
+        show = partial(self._show, held.backup)
         try:
-            extents = client.extents(request, lambda status: ask(status.done, status.total))
+            extents = client.extents(request, lambda _stage, done=0, total=0: show(stage, done, total))
             if extents.fsid != manifest.fsid:
                 found.notes.append(f"not compared with Ceph: it is of another cluster ({manifest.fsid})")
                 return
             with self._opened(held) as handle:
                 wanted = union(extents.allocated, data_extents(handle, 0, manifest.size))
                 with begun(client, request, manifest.size, wanted) as check:
-                    check.compare(handle, ask)
+                    check.compare(handle, show, stage)
             found.compared = True
         except (SnapshotGone, ImageGone, PoolNotFound) as error:
             found.notes.append(f"not compared with Ceph: {error}")
@@ -201,7 +201,7 @@ def _noted(backup: Backup, verdict: Verdict) -> list[str]:
     if backup.manifest is None:
         return []
     try:
-        verdicts.write(backup.place, {verdicts.key(backup.manifest): verdict})
+        verdicts.write(backup.image_folder, {verdicts.key(backup.manifest): verdict})
     except (OSError, LockHeld) as error:
         return [f"the result could not be noted: {error}"]
     return []
