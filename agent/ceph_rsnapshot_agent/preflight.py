@@ -14,6 +14,7 @@ from ceph_rsnapshot_agent.ceph.listing import list_images
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import CephRsnapshotError
 from ceph_rsnapshot_common.names import Pool
+from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import commands
 from ceph_rsnapshot_common.protocol.records import CheckItem, CheckRequest, Checks, Listing, ListRequest, bad, good
 from ceph_rsnapshot_common.sizes import format_size
@@ -38,7 +39,7 @@ def check(settings: Settings, request: CheckRequest, cancelled: threading.Event)
 def _tools() -> Iterator[CheckItem]:
     for tool in _TOOLS:
         try:
-            said = commands.run([commands.find_tool(tool, "ceph"), "--version"], timeout=30).stdout
+            said = commands.run([commands.find_tool(tool, Node.CEPH), "--version"], timeout=30).stdout
             yield good(f"ceph node: {tool}", said.strip().split("\n")[0])
         except CephRsnapshotError as error:
             yield bad(f"ceph node: {tool}", str(error), "install what is missing")

@@ -7,6 +7,7 @@ from typing import Any
 
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import NbdBindingsMissing
+from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process.commands import find_tool
 
 
@@ -36,4 +37,4 @@ def check(settings: Settings) -> None:
     """
     nbd_bindings()
     for tool in tools_needed(settings):
-        find_tool(tool, "backup")
+        find_tool(tool, Node.BACKUP)

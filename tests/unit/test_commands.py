@@ -25,6 +25,7 @@ from ceph_rsnapshot_common.errors import (
     from_record,
 )
 from ceph_rsnapshot_common.files import folders, locks
+from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import commands, interrupts, servers
 from ceph_rsnapshot_common.process.interrupts import SIGNALS
 
@@ -69,7 +70,7 @@ def test_a_command_that_can_not_be_started() -> None:
 def test_missing_tool_names_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ToolMissing, match="install the package rsync"):
-        commands.find_tool("rsync", "backup")
+        commands.find_tool("rsync", Node.BACKUP)
 
 
 def test_errors_cross_the_wire_as_their_class() -> None:
@@ -150,7 +151,7 @@ def _beside(argv: list[str], _folder: Path) -> None:
 
 
 def _serve(argv: list[str], folder: Path) -> None:
-    with servers.started(argv, node="ceph", log=folder / "log") as server:
+    with servers.started(argv, node=Node.CEPH, log=folder / "log") as server:
         server.wait(lambda: False, 60)
 
 

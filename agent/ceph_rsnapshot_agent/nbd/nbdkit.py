@@ -11,6 +11,7 @@ from ceph_rsnapshot_agent.ceph.cluster import client_options
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.files import folders
 from ceph_rsnapshot_common.names import Pool
+from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import servers
 from ceph_rsnapshot_common.process.commands import find_tool
 from ceph_rsnapshot_common.protocol.records import ExportRequest
@@ -91,7 +92,7 @@ def _running(
         address, log = folder / "nbd.sock", folder / "nbdkit.log"
         how = ["--foreground", "--exit-with-parent", f"--threads={_THREADS}", f"--unix={address}", *options]
         given = [*(f"{key}={value}" for key, value in parameters.items() if value), *filter(None, more)]
-        argv = [find_tool("nbdkit", "ceph"), *how, "python", str(_PLUGINS / plugin), *given]
-        with servers.started(argv, node="ceph", log=log, env=_ENVIRONMENT) as server:
+        argv = [find_tool("nbdkit", Node.CEPH), *how, "python", str(_PLUGINS / plugin), *given]
+        with servers.started(argv, node=Node.CEPH, log=log, env=_ENVIRONMENT) as server:
             server.wait(lambda: servers.greets(address), settings.rados_timeout + 30.0)
             yield Export(address, log)

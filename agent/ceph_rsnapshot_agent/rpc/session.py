@@ -23,6 +23,7 @@ from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.content.ranges import clipped
 from ceph_rsnapshot_common.errors import ErrorRecord, ExportUnknown, ToolMissing
 from ceph_rsnapshot_common.names import Pool
+from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process.commands import find_tool
 from ceph_rsnapshot_common.protocol.records import (
     PROTOCOL,
@@ -206,7 +207,7 @@ def _tools_missing() -> tuple[ErrorRecord, ...]:
     missing = []
     for tool in _TOOLS:
         try:
-            find_tool(tool, "ceph")
+            find_tool(tool, Node.CEPH)
         except ToolMissing as error:
             missing.append(error.record())
     return tuple(missing)

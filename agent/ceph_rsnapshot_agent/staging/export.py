@@ -16,6 +16,7 @@ from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.content.ranges import Ranges, clipped
 from ceph_rsnapshot_common.errors import Cancelled, CommandFailed, ExportFailed
 from ceph_rsnapshot_common.files import folders, space
+from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import commands, qemu_img
 from ceph_rsnapshot_common.process.servers import tail
 from ceph_rsnapshot_common.protocol.manifest import Manifest, Versions, render
@@ -55,7 +56,7 @@ def export(
         _copy(settings, full, files, allocated.bytes, progress, cancelled)
         snapshot.check_still_there(cluster, full)
         progress("checking", allocated.bytes, allocated.bytes)
-        qemu_img.finish(files.partial, files.qcow, "ceph")
+        qemu_img.finish(files.partial, files.qcow, Node.CEPH)
         manifest = _manifest(full, files, facts, allocated, started)
         folders.write_durably(files.manifest, render(manifest))
         ranges = tuple(clipped(allocated, facts.size))
@@ -94,8 +95,8 @@ def _copy(
 def _measure(uri: str, options: QcowOptions, cancelled: threading.Event) -> int:
     """Bytes that the qcow2 will need at most."""
     how = ["--output=json", "-f", "raw", "-O", "qcow2", *qemu_img.create_options(options)]
-    argv = [commands.find_tool("qemu-img", "ceph"), "measure", *how, uri]
-    answer = commands.run(commands.dying_with_parent(argv, "ceph"), cancelled=cancelled)
+    argv = [commands.find_tool("qemu-img", Node.CEPH), "measure", *how, uri]
+    answer = commands.run(commands.dying_with_parent(argv, Node.CEPH), cancelled=cancelled)
     return int(json.loads(answer.stdout)["required"])
 
 
@@ -113,7 +114,7 @@ def _convert(
     show(0)
     compressed = [] if options.compression == "none" else ["-c"]
     how = [*compressed, "-f", "raw", "-O", "qcow2", *qemu_img.create_options(options)]
-    qemu_img.convert(uri, str(files.partial), how, "ceph", show, cancelled=cancelled)
+    qemu_img.convert(uri, str(files.partial), how, Node.CEPH, show, cancelled=cancelled)
 
 
 def _manifest(request: ExportRequest, files: Files, facts: Facts, allocated: Ranges, started: datetime) -> Manifest:
@@ -136,5 +137,5 @@ def _manifest(request: ExportRequest, files: Files, facts: Facts, allocated: Ran
         started=started,
         ended=datetime.now(timezone.utc),
         layout=facts.layout,
-        versions=Versions(ceph_rsnapshot=__version__, ceph=facts.ceph, qemu=qemu_img.qemu_version("ceph")),
+        versions=Versions(ceph_rsnapshot=__version__, ceph=facts.ceph, qemu=qemu_img.qemu_version(Node.CEPH)),
     )

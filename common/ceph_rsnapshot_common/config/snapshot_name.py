@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import CommandFailed, ConfigError
+from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import commands
 
 
@@ -13,7 +14,7 @@ def snapshot_name(settings: Settings) -> str:
     Raises:
         ConfigError: date(1) doesn't understand SNAP_DATE, or the result can't be the name of a snapshot.
     """
-    date = commands.find_tool("date", "backup")
+    date = commands.find_tool("date", Node.BACKUP)
     try:
         result = commands.run([date, f"--date={settings.snap_date}", f"+{settings.snap_naming_date_format}"])
     except CommandFailed as error:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Callable
 
 from ceph_rsnapshot_common.errors import Cancelled, CommandFailed, ToolMissing, one_line
+from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import interrupts
 
 PACKAGES = {
@@ -66,7 +67,7 @@ class Command:
         self.result = Result(code, stdout, stderr)
 
 
-def find_tool(tool: str, node: str) -> str:
+def find_tool(tool: str, node: Node) -> str:
     """Absolute path of ``tool``, which runs on the ``ceph`` or the ``backup`` node.
 
     Raises:
@@ -79,7 +80,7 @@ def find_tool(tool: str, node: str) -> str:
     return found
 
 
-def dying_with_parent(argv: Sequence[str], node: str) -> list[str]:
+def dying_with_parent(argv: Sequence[str], node: Node) -> list[str]:
     """``argv`` so that the kernel kills it when the thread that started it ends, however that happens."""
     return [find_tool("setpriv", node), "--pdeathsig", "KILL", "--", *argv]
 

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Callable
 
+from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import commands
 from ceph_rsnapshot_common.protocol.records import QcowOptions
 
@@ -28,7 +29,7 @@ def convert(
     source: str,
     target: str,
     how: Sequence[str],
-    node: str,
+    node: Node,
     progress: Callable[[float], None],
     *,
     pass_fds: Sequence[int] = (),
@@ -60,7 +61,7 @@ def convert(
     commands.run(argv, on_stdout=read, pass_fds=pass_fds, waiting=waiting, cancelled=cancelled)
 
 
-def check(path: Path, node: str, pass_fds: Sequence[int] = ()) -> None:
+def check(path: Path, node: Node, pass_fds: Sequence[int] = ()) -> None:
     """See that the metadata are sound (`qemu-img check` says nothing of contents).
 
     Raises:
@@ -69,7 +70,7 @@ def check(path: Path, node: str, pass_fds: Sequence[int] = ()) -> None:
     commands.run([commands.find_tool("qemu-img", node), "check", "-q", "-f", "qcow2", str(path)], pass_fds=pass_fds)
 
 
-def finish(partial: Path, path: Path, node: str) -> None:
+def finish(partial: Path, path: Path, node: Node) -> None:
     """Only a checked file gets the final name. Making it last is the caller's, if it is to last.
 
     Raises:
@@ -83,7 +84,7 @@ def finish(partial: Path, path: Path, node: str) -> None:
 
 
 @cache  # asked for each image
-def qemu_version(node: str) -> str:
+def qemu_version(node: Node) -> str:
     """Such as ``7.2.22``."""
     first_line = commands.run([commands.find_tool("qemu-img", node), "--version"]).stdout.split("\n")[0]
     match = re.search(r"version (\S+)", first_line)

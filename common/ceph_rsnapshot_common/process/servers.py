@@ -17,6 +17,7 @@ from typing import Callable
 from urllib.parse import quote
 
 from ceph_rsnapshot_common.errors import CommandFailed, one_line
+from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import interrupts
 from ceph_rsnapshot_common.process.commands import dying_with_parent, log_end, stop
 
@@ -60,7 +61,7 @@ class Server:
 def started(
     argv: Sequence[str],
     *,
-    node: str,
+    node: Node,
     log: Path,
     pass_fds: Sequence[int] = (),
     env: Mapping[str, str] = MappingProxyType({}),

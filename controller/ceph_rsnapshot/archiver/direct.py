@@ -24,6 +24,7 @@ from ceph_rsnapshot.repository.rsnapshot import Source
 from ceph_rsnapshot_common.errors import BadAnswer, BaseUnusable, Cancelled, CephRsnapshotError, NbdFailed
 from ceph_rsnapshot_common.files import folders, space
 from ceph_rsnapshot_common.files.image_files import ImageFiles
+from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import commands, qemu_img, servers
 from ceph_rsnapshot_common.protocol.description import Transfer, describe
 from ceph_rsnapshot_common.protocol.manifest import Manifest, render
@@ -78,7 +79,7 @@ def _make_partial(task: Task, plan: Plan, files: ImageFiles, facts: Facts, lease
         return
     uncompressed = task.qcow_options.model_copy(update={"compression": "none"})
     options = ["-q", "-f", "qcow2", *qemu_img.create_options(uncompressed)]
-    commands.run([commands.find_tool("qemu-img", "backup"), "create", *options, str(files.partial), str(facts.size)])
+    commands.run([commands.find_tool("qemu-img", Node.BACKUP), "create", *options, str(files.partial), str(facts.size)])
 
 
 def _fetch(task: Task, plan: Plan, socket: Path, files: ImageFiles, lease: Lease) -> Copied:
@@ -106,7 +107,7 @@ def _finished(task: Task, plan: Plan, making: ImageFiles, ready: ImageFiles) -> 
     if isinstance(plan, Full) and task.settings.qcow_compression != "none":
         _compress(task, making)
     with relied_on(plan):
-        qemu_img.finish(making.partial, ready.qcow, "backup")
+        qemu_img.finish(making.partial, ready.qcow, Node.BACKUP)
     return ready
 
 
@@ -116,10 +117,10 @@ def _compress(task: Task, files: ImageFiles) -> None:
     plain = files.partial.with_name(f"{files.partial.name}.plain")
     files.partial.rename(plain)
     how = ["-c", "-m", "8", "-f", "qcow2", "-O", "qcow2", *qemu_img.create_options(task.qcow_options)]
-    argv = [commands.find_tool("qemu-img", "backup"), "convert", *how, str(plain), str(files.partial)]
+    argv = [commands.find_tool("qemu-img", Node.BACKUP), "convert", *how, str(plain), str(files.partial)]
     with space.watched(files.folder, task.settings.min_freespace, threading.Event()) as watch:
         try:
-            commands.run(commands.dying_with_parent(argv, "backup"), cancelled=watch.stop)
+            commands.run(commands.dying_with_parent(argv, Node.BACKUP), cancelled=watch.stop)
         except Cancelled as cancelled:
             raise (watch.error or cancelled) from None
     plain.unlink()
@@ -136,4 +137,4 @@ def _manifest(task: Task, plan: Plan, facts: Facts, qcow: Path, copied: Copied, 
         changed_bytes=copied.data + copied.zeroed,
         transferred_bytes=copied.data,
     )
-    return describe(task.request, facts, qcow, transfer, started, qemu_img.qemu_version("backup"))
+    return describe(task.request, facts, qcow, transfer, started, qemu_img.qemu_version(Node.BACKUP))

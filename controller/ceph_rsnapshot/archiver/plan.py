@@ -13,6 +13,7 @@ from ceph_rsnapshot.content import digest_file
 from ceph_rsnapshot.repository import verdicts
 from ceph_rsnapshot.repository.layout import ImageFolder
 from ceph_rsnapshot_common.errors import BaseUnusable, CommandFailed, NbdFailed
+from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import qemu_img
 from ceph_rsnapshot_common.protocol.manifest import Base, Manifest, ManifestUnreadable, read_manifest
 
@@ -123,7 +124,7 @@ def _damage(task: Task, newest: Manifest) -> str | None:
     if status.st_size != newest.qcow2_file_size or newest.qcow2_mtime_ns not in (None, status.st_mtime_ns):
         return "the qcow2 of the newest backup is not as it was made (its size or time differs)"
     try:
-        qemu_img.check(path, "backup")
+        qemu_img.check(path, Node.BACKUP)
     except CommandFailed as error:
         return f"the newest backup failed its check: {error}"
     return _distrust(task.folder, newest)

@@ -13,6 +13,7 @@ from ceph_rsnapshot.repository.incoming import incoming
 from ceph_rsnapshot.repository.reflinks import link
 from ceph_rsnapshot.repository.rsnapshot import Source
 from ceph_rsnapshot_common.files import folders
+from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import qemu_img
 from ceph_rsnapshot_common.protocol.description import Transfer, describe
 from ceph_rsnapshot_common.protocol.manifest import render
@@ -34,6 +35,6 @@ def transferred(task: Task, plan: Increment, facts: Facts, started: datetime) ->
             changed_bytes=0,
             transferred_bytes=0,
         )
-        manifest = describe(task.request, facts, ready.qcow, transfer, started, qemu_img.qemu_version("backup"))
+        manifest = describe(task.request, facts, ready.qcow, transfer, started, qemu_img.qemu_version(Node.BACKUP))
         folders.write_durably(ready.manifest, render(manifest))
         yield NewDay(plan, manifest, Source(str(ready.folder)), ready.qcow, base.digests)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ceph_rsnapshot.nbd.handle import connect
+from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import servers
 from ceph_rsnapshot_common.process.commands import find_tool
 
@@ -44,8 +45,8 @@ def serve(
     # zeros are not stored; nothing is flushed here, because the caller makes the finished file last
     how = ["--discard=unmap", "--detect-zeroes=unmap", "--cache=unsafe"] if writable else ["--read-only"]
     options = [*how, "--persistent", f"--format={file_format}", f"--socket={address}"]
-    argv = [find_tool("qemu-nbd", "backup"), *options, "--", str(path)]
-    with servers.started(argv, node="backup", log=log, pass_fds=pass_fds) as server:
+    argv = [find_tool("qemu-nbd", Node.BACKUP), *options, "--", str(path)]
+    with servers.started(argv, node=Node.BACKUP, log=log, pass_fds=pass_fds) as server:
         server.wait(lambda: servers.greets(address), _READY_SECONDS)
         yield address
 

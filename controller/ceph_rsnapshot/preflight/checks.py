@@ -21,6 +21,7 @@ from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.config.snapshot_name import snapshot_name
 from ceph_rsnapshot_common.errors import AgentUnreachable, CephRsnapshotError, ConfigError, VersionMismatch
 from ceph_rsnapshot_common.files import folders, space
+from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import commands
 from ceph_rsnapshot_common.protocol.records import CheckItem, CheckRequest, bad, good
 from ceph_rsnapshot_common.sizes import format_size
@@ -61,7 +62,7 @@ def _tools(settings: Settings) -> Iterator[CheckItem]:
     for tool in tools_needed(settings):
         name = f"backup node: {tool}"
         try:
-            argv = [commands.find_tool(tool, "backup"), _VERSION_FLAGS.get(tool, "--version")]
+            argv = [commands.find_tool(tool, Node.BACKUP), _VERSION_FLAGS.get(tool, "--version")]
             done = commands.run(argv, timeout=30, accepted=range(256))
             yield good(name, (done.stdout.strip() or done.stderr.strip()).split("\n")[0])
         except CephRsnapshotError as error:

@@ -12,6 +12,7 @@ from typing import Callable
 
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import AgentUnreachable, CommandFailed
+from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import commands, servers
 from ceph_rsnapshot_common.process.commands import find_tool
 
@@ -35,8 +36,8 @@ def _sending_at_once(ssh_args: Sequence[str], host: str, log: Path) -> AbstractC
     Otherwise each small answer that follows another waits up to 40 ms for a delayed acknowledgement (tcp(7),
     TCP_NODELAY; sshd calls ssh_packet_set_interactive in do_exec only, and forwarding alone executes nothing).
     """
-    argv = [find_tool("ssh", "backup"), "-n", *ssh_args, "--", host, "true"]
-    return servers.started(argv, node="backup", log=log)
+    argv = [find_tool("ssh", Node.BACKUP), "-n", *ssh_args, "--", host, "true"]
+    return servers.started(argv, node=Node.BACKUP, log=log)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def forwarded(link: Link, remote: Path, local: Path) -> Iterator[Path]:
         yield remote
         return
     local.unlink(missing_ok=True)
-    control = [find_tool("ssh", "backup"), *link.ssh_args, "-L", f"{local}:{remote}"]
+    control = [find_tool("ssh", Node.BACKUP), *link.ssh_args, "-L", f"{local}:{remote}"]
     try:
         commands.run([*control, "-O", "forward", "--", link.host], timeout=_CONNECT_SECONDS)
     except CommandFailed as error:
@@ -109,9 +110,9 @@ def connecting(settings: Settings, folder: Path) -> Iterator[Callable[[], Link]]
     # what an earlier connection of this run left; that the socket is there again tells that ssh is ready
     for leftover in (address, control, log):
         leftover.unlink(missing_ok=True)
-    argv = [find_tool("ssh", "backup"), *user_args, *options, *forward, "--", settings.ceph_host]
+    argv = [find_tool("ssh", Node.BACKUP), *user_args, *options, *forward, "--", settings.ceph_host]
     with ExitStack() as stack:
-        ssh = stack.enter_context(servers.started(argv, node="backup", log=log))
+        ssh = stack.enter_context(servers.started(argv, node=Node.BACKUP, log=log))
 
         def connected() -> Link:
             try:

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from ceph_rsnapshot_common.files import space
+from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import commands
 from ceph_rsnapshot_common.progress import Progress, unwatched
 
@@ -36,13 +37,13 @@ def clone(source: Path, target: Path, minimum: int, progress: Progress = unwatch
         NotEnoughSpace: a real copy would leave less.
         CommandFailed: cp failed.
     """
-    cp = commands.find_tool("cp", "backup")
+    cp = commands.find_tool("cp", Node.BACKUP)
     done = commands.run([cp, "--reflink=always", "--", str(source), str(target)], accepted=(0, 1))
     _unshare_little(target)
     if done.code:
         total = disk_bytes(source)
         space.check(target.parent, total, minimum)
-        argv = commands.dying_with_parent([cp, "--sparse=auto", "--", str(source), str(target)], "backup")
+        argv = commands.dying_with_parent([cp, "--sparse=auto", "--", str(source), str(target)], Node.BACKUP)
         commands.run(argv, waiting=lambda: progress("cloning", disk_bytes(target), total))
 
 

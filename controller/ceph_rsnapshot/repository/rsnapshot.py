@@ -13,6 +13,7 @@ from ceph_rsnapshot.repository.layout import ImageFolder
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import RsnapshotFailed, one_line
 from ceph_rsnapshot_common.files import folders
+from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import commands
 from ceph_rsnapshot_common.process.commands import find_tool
 
@@ -66,8 +67,8 @@ def render(settings: Settings, folder: ImageFolder, source: Source, log: Path) -
         ("config_version", "1.2"),
         ("snapshot_root", f"{folder.path}/"),
         ("no_create_root", "1"),
-        ("cmd_rsync", find_tool("rsync", "backup")),
-        *([("cmd_ssh", find_tool("ssh", "backup"))] if source.host else []),
+        ("cmd_rsync", find_tool("rsync", Node.BACKUP)),
+        *([("cmd_ssh", find_tool("ssh", Node.BACKUP))] if source.host else []),
         *([("ssh_args", quoted(source.ssh_args))] if source.ssh_args else []),
         ("retain", settings.retain_interval, str(settings.retain_number)),
         ("verbose", "2"),
@@ -112,7 +113,7 @@ class Rsnapshot:
         Raises:
             RsnapshotFailed: it did not exit 0 (2 means warnings, among them files that vanished).
         """
-        argv, logged = commands.dying_with_parent(self._command("sync"), "backup"), self._logged()
+        argv, logged = commands.dying_with_parent(self._command("sync"), Node.BACKUP), self._logged()
         with folders.written_back(self.folder.sync.folder):
             with commands.beside(argv, pass_fds=(self.lock,), accepted=range(256)) as command:
                 yield
@@ -145,7 +146,7 @@ class Rsnapshot:
         # rsnapshot tests the pid in its own lock file with kill 0, so a reused pid would block it for ever;
         # this run's flock is held around it, so whatever is there is stale
         _lockfile(self.folder).unlink(missing_ok=True)
-        return [find_tool("rsnapshot", "backup"), "-c", str(self.conf), *self.extra_args, action]
+        return [find_tool("rsnapshot", Node.BACKUP), "-c", str(self.conf), *self.extra_args, action]
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from ceph_rsnapshot.restorer.source import expected_digests, usable
 from ceph_rsnapshot_common.content.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import CommandFailed, RestoreFailed, TargetExists
 from ceph_rsnapshot_common.files import folders, locks
+from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import qemu_img
 
 Format = Literal["raw", "qcow2"]
@@ -77,7 +78,7 @@ def _convert(held: Held, partial: Path, file_format: str, size: int, progress: P
         progress(held.backup.name, "converting", int(size * share), size)
 
     how = ["-f", "qcow2", "-O", file_format]
-    qemu_img.convert(str(held.qcow), str(partial), how, "backup", show, pass_fds=held.pass_fds)
+    qemu_img.convert(str(held.qcow), str(partial), how, Node.BACKUP, show, pass_fds=held.pass_fds)
     if file_format == "raw":
         os.truncate(partial, size)  # a qcow2 counts in sectors, an image in bytes
 

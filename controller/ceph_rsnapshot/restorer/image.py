@@ -27,6 +27,7 @@ from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.content.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import AgentUnreachable, CephRsnapshotError, CommandFailed, NbdFailed, RestoreFailed
 from ceph_rsnapshot_common.names import Pool
+from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import qemu_img, servers
 from ceph_rsnapshot_common.protocol.manifest import Manifest
 from ceph_rsnapshot_common.protocol.records import BlockDigests, BlockRequest, RestoreOpened, RestoreRequest
@@ -100,7 +101,7 @@ class _Restore:
                 how = ["-n", "--target-is-zero", "-f", "qcow2", "-O", "raw"]
                 uri = servers.nbd_uri(target)
                 fds = held.pass_fds
-                qemu_img.convert(str(held.qcow), uri, how, "backup", self._show, pass_fds=fds, waiting=self._renew)
+                qemu_img.convert(str(held.qcow), uri, how, Node.BACKUP, self._show, pass_fds=fds, waiting=self._renew)
             return self._data_bytes(held)
         except (NbdFailed, CommandFailed) as error:
             # nbdkit knows why a write failed; and if the agent is gone, that is what is said

@@ -15,6 +15,7 @@ from ceph_rsnapshot import run_folder
 from ceph_rsnapshot.repository.catalog import Backup
 from ceph_rsnapshot.repository.open_backup import Held, hold
 from ceph_rsnapshot_common.errors import PathNotUsable
+from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import servers
 from ceph_rsnapshot_common.process.commands import find_tool
 
@@ -59,8 +60,8 @@ def served(backup: Backup, address: Path | None, port: int | None) -> Iterator[S
 @contextmanager
 def _running(held: Held, folder: Path, where: Sequence[str], ready: Callable[[], bool]) -> Iterator[None]:
     options = ["--read-only", "--persistent", "--shared=0", "--format=qcow2", *where]
-    argv = [find_tool("qemu-nbd", "backup"), *options, "--", str(held.qcow)]
-    with servers.started(argv, node="backup", log=folder / "qemu-nbd.log", pass_fds=held.pass_fds) as server:
+    argv = [find_tool("qemu-nbd", Node.BACKUP), *options, "--", str(held.qcow)]
+    with servers.started(argv, node=Node.BACKUP, log=folder / "qemu-nbd.log", pass_fds=held.pass_fds) as server:
         server.wait(ready, _READY_SECONDS)
         yield
 

@@ -41,6 +41,7 @@ from ceph_rsnapshot_common.errors import (
 )
 from ceph_rsnapshot_common.files import folders
 from ceph_rsnapshot_common.names import Pool
+from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import qemu_img
 from ceph_rsnapshot_common.protocol.manifest import Manifest
 from ceph_rsnapshot_common.protocol.records import SnapshotRequest
@@ -115,7 +116,7 @@ class Verifier:
         if digests and digest_file.of_header(held.descriptor) != digests.header:
             return ["header: how the qcow2 begins is not as it was made"]
         try:
-            qemu_img.check(held.qcow, "backup", held.pass_fds)
+            qemu_img.check(held.qcow, Node.BACKUP, held.pass_fds)
         except CommandFailed as error:
             return [f"qcow2: qemu-img check: {error}"]
         return []
