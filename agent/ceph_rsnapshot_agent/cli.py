@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import os
 import re
@@ -23,8 +22,8 @@ from ceph_rsnapshot_common.config.snapshot_name import snapshot_name
 from ceph_rsnapshot_common.console import logs
 from ceph_rsnapshot_common.console.entry import exit_with
 from ceph_rsnapshot_common.console.flags import chosen, make_parser
-from ceph_rsnapshot_common.errors import ConfigError, ImageMissing, SnapshotMissing, from_record
-from ceph_rsnapshot_common.names import Pool, parse_pool
+from ceph_rsnapshot_common.errors import ImageMissing, SnapshotMissing, UsageError, from_record
+from ceph_rsnapshot_common.names import Pool, did_you_mean, parse_image
 from ceph_rsnapshot_common.protocol.records import ExportRequest, Image, Listing, ListRequest, QcowOptions
 from ceph_rsnapshot_common.sizes import format_size
 
@@ -145,20 +144,16 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 
 def _named(text: str, settings: Settings) -> tuple[Pool, str, str]:
     """Pool, image and snapshot (or nothing) of ``[pool/[namespace/]]image[@snapshot]``."""
-    path, _, snapshot = text.partition("@")
-    place, _, image = path.rpartition("/")
+    try:
+        pool, image, snapshot = parse_image(text)
+    except ValueError as error:
+        raise UsageError(path="IMAGE", problems=error) from None
     if not image:
-        raise ConfigError(path="IMAGE", problems=f"{text!r} names no image")
-    if place:
-        try:
-            return parse_pool(place), image, snapshot
-        except ValueError as error:
-            raise ConfigError(path="IMAGE", problems=str(error)) from None
-    if len(settings.pool) > 1:
-        raise ConfigError(
-            path="IMAGE", problems=f"several pools are configured: name one, as {settings.pool[0]}/{image}"
-        )
-    return settings.pool[0], image, snapshot
+        raise UsageError(path="IMAGE", problems=f"{text!r} names no image")
+    if not pool and len(settings.pool) > 1:
+        reason = f"several pools are configured: name one, as {settings.pool[0]}/{image}"
+        raise UsageError(path="IMAGE", problems=reason)
+    return pool or settings.pool[0], image, snapshot
 
 
 def _list(cluster: Cluster, settings: Settings, pool: Pool, snapshot: str, image_re: str) -> Listing:
@@ -170,8 +165,7 @@ def _find(cluster: Cluster, settings: Settings, pool: Pool, name: str, snapshot:
     listing = _list(cluster, settings, pool, snapshot, re.escape(name) + r"\Z")
     image = next((image for image in listing.images if image.name == name), None)
     if image is None:
-        near = difflib.get_close_matches(name, listing.names, n=3)
-        raise ImageMissing(pool=pool, image=name, hint=f"; did you mean {' or '.join(near)}?" if near else "")
+        raise ImageMissing(pool=pool, image=name, hint=did_you_mean(name, listing.names))
     return _request(pool, image, snapshot)
 
 

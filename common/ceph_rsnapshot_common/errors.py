@@ -1,6 +1,48 @@
 """Errors as classes with data: callers branch on the class (or its ``code``), never on the text.
 
-An error crosses RPyC as an :class:`ErrorRecord` (code, message, data) and is made again on the other side.
+An error crosses RPyC as an :class:`ErrorRecord` (code, message, data) and is made again on the other side. The tree,
+with the exit code of a command that ends with the error, and the error's data (as text; sizes and offsets in bytes):
+
+    CephRsnapshotError        1  reason
+      ConfigError             2  path, problems
+        UsageError            2  path, problems
+      PathNotUsable           2  key, path, reason
+      AgentUnreachable        3  where, reason
+      VersionMismatch         3  where, reason
+      ClusterUnreachable      3  user, conf, reason
+      LockHeld                4  pid, path
+      BindingsMissing         1  module, reason
+      NbdBindingsMissing      1  reason
+      ToolMissing             1  tool, node, package
+      CommandFailed           1  command, outcome, output
+      PoolNotFound            1  pool
+      PoolUnreadable          1  pool, reason
+      NothingToBackUp         1  reason
+      ImageMissing            1  image, pool, hint
+      ImageGone               1  image, image_id, pool
+      SnapshotGone            1  snapshot, snapshot_id, image, pool
+      SnapshotMissing         1  image, pool, snapshot, newest
+      ImageUnreadable         1  image, pool, reason
+      NbdFailed               1  what, reason (of a copy also side, errno)
+      NotEnoughSpace          1  path, need, free, minimum
+      BaseUnusable            1  reason
+      ContentDiffers          1  image, pool, snapshot, length, offset
+      ExportUnknown           1  export
+      ExportInUse             1  image, pool, path
+      ExportFailed            1  image, pool, reason
+      Cancelled               1  what
+      JobUnknown              1  job
+      BadRequest              1  reason
+      RsnapshotFailed         1  action, root, exit_code, reason
+      BadAnswer               1  call, reason
+      TransferFailed          1  path, reason
+      OrphansSuspicious       1  pool, new, known, names
+      BackupNotFound          1  what, hint
+      BackupGone              1  what
+      BackupDamaged           1  what, reason
+      TargetExists            1  target
+      RestoreNotAllowed       1
+      RestoreFailed           1  target, reason
 """
 
 from __future__ import annotations
@@ -31,66 +73,63 @@ class CephRsnapshotError(Exception):
     exit_code: ClassVar[int] = 1
     template: ClassVar[str] = "{reason}"
 
+    def __init_subclass__(cls, code: str = "", exit_code: int | None = None) -> None:
+        """What a class does not say is as in the class above it."""
+        cls.code = code or cls.code
+        cls.exit_code = cls.exit_code if exit_code is None else exit_code
+
     def __init__(self, **data: object) -> None:
         self.data = {key: str(value) for key, value in data.items()}
         super().__init__(self.template.format_map(self.data))
 
     def record(self) -> ErrorRecord:
+        """The error for the wire or a report."""
         return ErrorRecord(code=self.code, message=str(self), data=self.data)
 
 
-class ConfigError(CephRsnapshotError):
-    """The configuration or the command line can't be used; nothing was touched."""
+class ConfigError(CephRsnapshotError, code="config", exit_code=2):
+    """The configuration can't be used; nothing was touched. ``path``: the file, or the key."""
 
-    code = "config"
-    exit_code = 2
     template = "{path}: {problems}"
 
 
-class PathNotUsable(CephRsnapshotError):
+class UsageError(ConfigError):
+    """The command line, or a call of the Python API, can't be used. ``path``: the command, flag or argument."""
+
+
+class PathNotUsable(CephRsnapshotError, code="path-not-usable", exit_code=2):
     """A folder of the configuration can't be created, read or written."""
 
-    code = "path-not-usable"
-    exit_code = 2
     template = "{key}: {path}: {reason}"
 
 
-class AgentUnreachable(CephRsnapshotError):
+class AgentUnreachable(CephRsnapshotError, code="agent-unreachable", exit_code=3):
     """No connection to the agent: ssh failed, the agent doesn't run, or the connection broke."""
 
-    code = "agent-unreachable"
-    exit_code = 3
     template = "the agent can't be reached ({where}): {reason}"
 
 
-class VersionMismatch(CephRsnapshotError):
+class VersionMismatch(CephRsnapshotError, code="version-mismatch", exit_code=3):
     """Both ends run, but don't speak the same protocol."""
 
-    code = "version-mismatch"
-    exit_code = 3
     template = "the agent ({where}) and this controller don't go together: {reason}"
 
 
-class ClusterUnreachable(CephRsnapshotError):
+class ClusterUnreachable(CephRsnapshotError, code="cluster-unreachable", exit_code=3):
     """Ceph doesn't answer, or refuses the cephx user."""
 
-    code = "cluster-unreachable"
-    exit_code = 3
     template = "Ceph can't be reached as client.{user} with {conf}: {reason}"
 
 
-class LockHeld(CephRsnapshotError):
+class LockHeld(CephRsnapshotError, code="lock-held", exit_code=4):
     """Another run works on the same backup folder."""
 
-    code = "lock-held"
-    exit_code = 4
     template = "another run (pid {pid}) holds {path}: nothing was done; try again when it has ended"
 
 
-class BindingsMissing(CephRsnapshotError):
+class BindingsMissing(CephRsnapshotError, code="bindings-missing"):
     """The Python bindings of Ceph are not importable; they are not on PyPI."""
 
-    code = "bindings-missing"
     template = (
         "can't import {module} ({reason}): install python3-rados and python3-rbd (Debian, Ubuntu: apt install "
         "python3-rados python3-rbd); create the environment with --system-site-packages from the "
@@ -98,87 +137,81 @@ class BindingsMissing(CephRsnapshotError):
     )
 
 
-class NbdBindingsMissing(CephRsnapshotError):
+class NbdBindingsMissing(CephRsnapshotError, code="nbd-bindings-missing"):
     """The Python bindings of libnbd are not importable; they are not on PyPI."""
 
-    code = "nbd-bindings-missing"
     template = (
         "can't import nbd ({reason}): install python3-libnbd on the backup node and create the environment with "
         "--system-site-packages"
     )
 
 
-class ToolMissing(CephRsnapshotError):
+class ToolMissing(CephRsnapshotError, code="tool-missing"):
     """A program that this one runs is not installed."""
 
-    code = "tool-missing"
     template = "{tool} is missing on the {node} node: install the package {package}"
 
 
-class CommandFailed(CephRsnapshotError):
+class CommandFailed(CephRsnapshotError, code="command-failed"):
     """An external command failed, or took too long."""
 
-    code = "command-failed"
     template = "{command} {outcome}: {output}"
 
 
-class PoolNotFound(CephRsnapshotError):
-    code = "pool-not-found"
+class PoolNotFound(CephRsnapshotError, code="pool-not-found"):
+    """The cluster has no such pool, or the pool no such namespace."""
+
     template = "pool {pool} does not exist in this Ceph cluster"
 
 
-class PoolUnreadable(CephRsnapshotError):
+class PoolUnreadable(CephRsnapshotError, code="pool-unreadable"):
     """The pool could not be listed: which images it holds is unknown."""
 
-    code = "pool-unreadable"
     template = "pool {pool} can't be listed: {reason}"
 
 
-class NothingToBackUp(CephRsnapshotError):
+class NothingToBackUp(CephRsnapshotError, code="nothing-to-back-up"):
     """Not one image could be chosen: an error, because a silent empty night is a lost one."""
 
-    code = "nothing-to-back-up"
     template = "{reason}"
 
 
-class ImageMissing(CephRsnapshotError):
+class ImageMissing(CephRsnapshotError, code="image-missing"):
     """There never was such an image as far as this run knows; ``hint`` names similar ones."""
 
-    code = "image-missing"
     template = "there is no image {image} in pool {pool}{hint}"
 
 
-class ImageGone(CephRsnapshotError):
-    code = "image-gone"
+class ImageGone(CephRsnapshotError, code="image-gone"):
+    """The image was deleted, or another one has its name now."""
+
     template = "image {image} (id {image_id}) no longer exists in pool {pool}"
 
 
-class SnapshotGone(CephRsnapshotError):
-    code = "snapshot-gone"
+class SnapshotGone(CephRsnapshotError, code="snapshot-gone"):
+    """The snapshot was deleted while it was needed."""
+
     template = "snapshot {snapshot} (id {snapshot_id}) of image {image} no longer exists in pool {pool}"
 
 
-class SnapshotMissing(CephRsnapshotError):
+class SnapshotMissing(CephRsnapshotError, code="snapshot-missing"):
     """The image exists and has no snapshot of that name."""
 
-    code = "snapshot-missing"
     template = "image {image} in pool {pool} has no snapshot {snapshot}; the newest that it has is {newest}"
 
 
-class ImageUnreadable(CephRsnapshotError):
+class ImageUnreadable(CephRsnapshotError, code="image-unreadable"):
     """The image exists, but what it holds could not be found out."""
 
-    code = "image-unreadable"
     template = "image {image} in pool {pool} can't be read: {reason}"
 
 
-class NbdFailed(CephRsnapshotError):
+class NbdFailed(CephRsnapshotError, code="nbd-failed"):
     """A transfer between NBD servers failed; ``reason`` is what libnbd or the kernel said.
 
     Of a copy, ``side`` is ``source`` or ``target``, and ``errno`` the error number if there is one.
     """
 
-    code = "nbd-failed"
     template = "NBD {what}: {reason}"
 
     @property
@@ -192,137 +225,129 @@ class NbdFailed(CephRsnapshotError):
         return int(self.data["errno"]) if "errno" in self.data else None
 
 
-class NotEnoughSpace(CephRsnapshotError):
+class NotEnoughSpace(CephRsnapshotError, code="not-enough-space"):
     """Sizes in bytes."""
 
-    code = "not-enough-space"
     template = "{path}: not enough free space: {need} bytes needed, {free} free, of which {minimum} must stay free"
 
 
-class BaseUnusable(CephRsnapshotError):
+class BaseUnusable(CephRsnapshotError, code="base-unusable"):
     """No increment can be made from this base; a full backup can."""
 
-    code = "base-unusable"
     template = "{reason}"
 
 
-class ContentDiffers(CephRsnapshotError):
+class ContentDiffers(CephRsnapshotError, code="content-differs"):
     """A backup does not hold what the snapshot holds; offset and length in bytes."""
 
-    code = "content-differs"
     template = (
         "{image} in pool {pool}: the backup differs from the snapshot {snapshot} within {length} bytes at {offset}"
     )
 
 
-class ExportUnknown(CephRsnapshotError):
-    code = "export-unknown"
+class ExportUnknown(CephRsnapshotError, code="export-unknown"):
+    """The export was closed, has expired, or belongs to another connection."""
+
     template = "there is no open export {export} on this connection (one that is not renewed is closed)"
 
 
-class ExportInUse(CephRsnapshotError):
-    code = "export-in-use"
+class ExportInUse(CephRsnapshotError, code="export-in-use"):
+    """Another process makes or removes the temporary files of this image."""
+
     template = "image {image} in pool {pool} is being exported by another process (see {path})"
 
 
-class ExportFailed(CephRsnapshotError):
-    code = "export-failed"
+class ExportFailed(CephRsnapshotError, code="export-failed"):
+    """The snapshot could not be made into a qcow2; ``reason`` has what the tool said."""
+
     template = "export of {image} in pool {pool} failed: {reason}"
 
 
-class Cancelled(CephRsnapshotError):
-    code = "cancelled"
+class Cancelled(CephRsnapshotError, code="cancelled"):
+    """The caller gave up, or the agent is ending."""
+
     template = "{what} was cancelled"
 
 
-class JobUnknown(CephRsnapshotError):
-    code = "job-unknown"
+class JobUnknown(CephRsnapshotError, code="job-unknown"):
+    """The job was closed, or belongs to another connection."""
+
     template = "there is no job {job} on this connection"
 
 
-class BadRequest(CephRsnapshotError):
+class BadRequest(CephRsnapshotError, code="bad-request"):
     """A call that the other side could not read."""
 
-    code = "bad-request"
     template = "bad request: {reason}"
 
 
-class RsnapshotFailed(CephRsnapshotError):
+class RsnapshotFailed(CephRsnapshotError, code="rsnapshot-failed"):
     """rsnapshot exited with something else than 0; ``reason`` is what rsync and ssh said."""
 
-    code = "rsnapshot-failed"
     template = "rsnapshot {action} of {root} failed with exit code {exit_code}: {reason}"
 
 
-class BadAnswer(CephRsnapshotError):
+class BadAnswer(CephRsnapshotError, code="bad-answer"):
     """The agent's answer to a call can't be what it should be."""
 
-    code = "bad-answer"
     template = "the agent's answer to {call} is not what it should be: {reason}"
 
 
-class TransferFailed(CephRsnapshotError):
+class TransferFailed(CephRsnapshotError, code="transfer-failed"):
     """What arrived on the backup node is not what was exported; nothing was rotated."""
 
-    code = "transfer-failed"
     template = "{path}: {reason}; nothing was rotated"
 
 
-class OrphansSuspicious(CephRsnapshotError):
+class OrphansSuspicious(CephRsnapshotError, code="orphans-suspicious"):
     """The listing would make so many images orphans that it is not believed."""
 
-    code = "orphans-suspicious"
     template = (
         "pool {pool}: {new} of {known} known images are no longer there ({names}); that looks wrong, so no "
         "orphan was rotated. If they are really deleted, run again with --rotate-many-orphans"
     )
 
 
-class BackupNotFound(CephRsnapshotError):
+class BackupNotFound(CephRsnapshotError, code="backup-not-found"):
     """There is no such backup on the backup node; ``hint`` names similar ones."""
 
-    code = "backup-not-found"
     template = "there is no backup of {what}{hint}"
 
 
-class BackupGone(CephRsnapshotError):
+class BackupGone(CephRsnapshotError, code="backup-gone"):
     """It was there when the backups were listed, and has rolled off since: no fault of anybody."""
 
-    code = "backup-gone"
     template = "{what} has rolled off since the backups were listed"
 
 
-class BackupDamaged(CephRsnapshotError):
+class BackupDamaged(CephRsnapshotError, code="backup-damaged"):
     """A backup is not as it was made: nothing is restored from it unless that is asked for."""
 
-    code = "backup-damaged"
     template = "{what}: {reason}"
 
 
-class TargetExists(CephRsnapshotError):
+class TargetExists(CephRsnapshotError, code="target-exists"):
     """Nothing is ever overwritten."""
 
-    code = "target-exists"
     template = "{target} exists already, and is not overwritten: choose another name, or rename or remove it yourself"
 
 
-class RestoreNotAllowed(CephRsnapshotError):
-    code = "restore-not-allowed"
+class RestoreNotAllowed(CephRsnapshotError, code="restore-not-allowed"):
+    """ALLOW_RESTORE is off on the ceph node."""
+
     template = "the agent's configuration does not allow it to create images: set ALLOW_RESTORE: true on the ceph node"
 
 
-class RestoreFailed(CephRsnapshotError):
+class RestoreFailed(CephRsnapshotError, code="restore-failed"):
     """What had been created for it was removed again, unless ``reason`` says otherwise."""
 
-    code = "restore-failed"
     template = "restoring {target} failed: {reason}"
 
 
 def _all_kinds(base: type[CephRsnapshotError]) -> dict[str, type[CephRsnapshotError]]:
-    kinds = {base.code: base}
-    for kind in base.__subclasses__():
-        kinds.update(_all_kinds(kind))
-    return kinds
+    """Of two classes with one code, the one above stands for both."""
+    below = {code: kind for each in base.__subclasses__() for code, kind in _all_kinds(each).items()}
+    return {**below, base.code: base}
 
 
 def from_record(record: ErrorRecord) -> CephRsnapshotError:

@@ -1,4 +1,4 @@
-"""Names of pools, namespaces and images, and the paths that they become.
+"""Names of pools, namespaces and images: how they are written, and the paths that they become.
 
 Two names never share a path: ``[A-Za-z0-9._-]`` stays as it is, any other byte of the UTF-8 name, the percent sign
 included, becomes ``%XX``. A few names that would mean something else as a path are encoded too (see `encode`).
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from urllib.parse import quote, unquote
 
@@ -17,8 +18,6 @@ MAX_ENCODED = 200
 """Bytes of a path component that are used at most: file systems allow 255, suffixes and rsync's own need room."""
 
 _ROTATION_FOLDER = re.compile(r"\w+\.\d+", re.ASCII)
-
-
 _UNFINISHED = re.compile(r".*\.restoring-[0-9a-f]{8}", re.DOTALL)
 
 
@@ -58,6 +57,25 @@ def parse_pool(text: str) -> Pool:
     if not text.isprintable():
         raise ValueError(f"{text!r} holds a control character")
     return Pool(pool=pool, namespace=namespace)
+
+
+def parse_image(text: str) -> tuple[Pool | None, str, str]:
+    """Pool, image and snapshot of ``[POOL/[NAMESPACE/]]IMAGE[@SNAPSHOT]``: what is not there is None or empty.
+
+    Raises:
+        ValueError: with the reason, if what stands before the image is no pool.
+    """
+    path, _, snapshot = text.partition("@")
+    pool, _, image = path.rpartition("/")
+    return parse_pool(pool) if pool and image else None, image, snapshot
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:
+    """The end of a message: up to ``most`` of the ``known`` names that come near, or nothing."""
+    import difflib  # only who mistypes a name needs it
+
+    near = difflib.get_close_matches(name, list(dict.fromkeys(known)), n=most)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def encode(name: str) -> str:

@@ -11,8 +11,8 @@ from ceph_rsnapshot.archiver.observer import Observer
 from ceph_rsnapshot.archiver.report import RunReport
 from ceph_rsnapshot_common.config.load import Loaded, load
 from ceph_rsnapshot_common.config.settings import Settings
-from ceph_rsnapshot_common.errors import ConfigError
-from ceph_rsnapshot_common.names import Pool, parse_pool
+from ceph_rsnapshot_common.errors import UsageError
+from ceph_rsnapshot_common.names import Pool, parse_image
 
 if TYPE_CHECKING:
     from ceph_rsnapshot.preflight.report import CheckReport
@@ -172,7 +172,7 @@ def restore(
         accept_damage: also from a backup that is not as it was made.
 
     Raises:
-        ConfigError: ``to`` names no image, or not exactly one target was given.
+        UsageError: ``to`` names no image, or not exactly one target was given.
         BackupNotFound, BackupDamaged: there is no such backup, or it is not as it was made.
         TargetExists, PoolNotFound, RestoreNotAllowed: nothing was made.
         RestoreFailed: what had been made was removed again.
@@ -184,7 +184,7 @@ def restore(
 
     settings = settings or load_settings()
     if (to is None) == (to_file is None):
-        raise ConfigError(path="restore", problems="give either an image (to) or a file (to_file) to restore to")
+        raise UsageError(path="restore", problems="give either an image (to) or a file (to_file) to restore to")
     if to_file is not None:
         return restore_file(one(settings, which), Path(to_file), file_format, accept_damage, progress)
     pool, image = _target(str(to))
@@ -192,13 +192,13 @@ def restore(
 
 
 def _target(text: str) -> tuple[Pool, str]:
-    place, _, image = text.rpartition("/")
     try:
-        if not place or not image or "@" in text:
-            raise ValueError(f"{text!r} is not POOL[/NAMESPACE]/NAME")
-        return parse_pool(place), image
+        pool, image, _ = parse_image(text)
     except ValueError as error:
-        raise ConfigError(path="--to", problems=str(error)) from None
+        raise UsageError(path="--to", problems=error) from None
+    if not pool or "@" in text:
+        raise UsageError(path="--to", problems=f"{text!r} is not POOL[/NAMESPACE]/NAME")
+    return pool, image
 
 
 def serve(

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ceph_rsnapshot_common.names import MAX_ENCODED, Pool, decode, encode, image_folder, parse_pool
+from ceph_rsnapshot_common.names import (
+    MAX_ENCODED,
+    Pool,
+    decode,
+    did_you_mean,
+    encode,
+    image_folder,
+    parse_image,
+    parse_pool,
+)
 
 PLAIN = set(string.ascii_letters + string.digits + "._-")
 names = st.text(st.characters(blacklist_characters="/@\0", blacklist_categories=["Cs"]), min_size=1, max_size=96)
@@ -80,3 +89,18 @@ def test_pools() -> None:
     for text in ("", "/", "a/", "/b", "a/b/c", "a@b", "a\nb"):
         with pytest.raises(ValueError, match=".+"):
             parse_pool(text)
+
+
+def test_images_are_written_with_and_without_pool_and_snapshot() -> None:
+    inner = Pool(pool="rbd", namespace="tenant")
+    assert parse_image("vm-1") == (None, "vm-1", "")
+    assert parse_image("rbd/vm 1@2016-10-04") == (Pool(pool="rbd"), "vm 1", "2016-10-04")
+    assert parse_image("rbd/tenant/vm@a@b") == (inner, "vm", "a@b")
+    assert [parse_image(text)[1] for text in ("", "rbd/", "@day")] == ["", "", ""]
+    with pytest.raises(ValueError, match="not a pool"):
+        parse_image("a/b/c/vm")
+
+
+def test_near_names_are_suggested_once_each() -> None:
+    assert did_you_mean("vm-1", ["vm-12", "vm-12", "web"]) == "; did you mean vm-12?"
+    assert did_you_mean("vm-1", ["web"]) == ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import ConfigError, one_line
+from ceph_rsnapshot_common.names import did_you_mean
 
 SEARCH_PATH = (
     Path("ceph_rsnapshot.yaml"),
@@ -95,8 +95,7 @@ def _known(document: Mapping[object, object]) -> tuple[dict[str, Any], list[str]
     for key, value in document.items():
         name = str(key).lower()
         if name not in Settings.model_fields:
-            near = difflib.get_close_matches(name, list(Settings.model_fields), n=1)
-            hint = f"; did you mean {near[0].upper()}?" if near else ""
+            hint = did_you_mean(name.upper(), map(str.upper, Settings.model_fields), most=1)
             problems.append(f"{key}: {_shown(value)}: unknown key{hint}")
         elif value is not None:
             # YAML reads an unquoted 2016-10-04 as a date

@@ -13,7 +13,7 @@ from ceph_rsnapshot.cli.output.tables import paint
 from ceph_rsnapshot.verifier.report import Verified
 from ceph_rsnapshot_common.config.load import load
 from ceph_rsnapshot_common.console import logs
-from ceph_rsnapshot_common.errors import ConfigError
+from ceph_rsnapshot_common.errors import UsageError
 
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     given = vars(arguments)
     settings = load(arguments.config).settings
     if arguments.which is None and not given.get("all"):
-        raise ConfigError(path="verify", problems="name what to verify, or give --all")
+        raise UsageError(path="verify", problems="name what to verify, or give --all")
     since = _age(str(given["since_verified"])) if "since_verified" in given else None
     logs.set_up(settings.verbose, settings.sh_logging, quiet=True)
     as_json = bool(given.get("json"))
@@ -65,5 +65,5 @@ def _print(verified: Verified) -> None:
 def _age(text: str) -> timedelta:
     match = re.fullmatch(r"(\d+)\s*([hdw])", text.strip())
     if not match:
-        raise ConfigError(path="--since-verified", problems=f"{text!r} is no age: write 12h, 7d or 2w")
+        raise UsageError(path="--since-verified", problems=f"{text!r} is no age: write 12h, 7d or 2w")
     return timedelta(**{_UNITS[match[2]]: int(match[1])})

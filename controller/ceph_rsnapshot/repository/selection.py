@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 from ceph_rsnapshot.repository.catalog import Backup, all_backups
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import BackupNotFound
+from ceph_rsnapshot_common.names import did_you_mean
 
 _SHOWN = 3
 
@@ -28,7 +28,7 @@ def chosen(settings: Settings, wanted: str | None) -> list[Backup]:
     name, at, day = wanted.partition("@")
     of_name = [backup for backup in backups if _is_meant(backup, name)]
     if not of_name:
-        hint = _hint(name, _names(backups)) or (" (there are no backups at all)" if not backups else "")
+        hint = did_you_mean(name, _names(backups)) or (" (there are no backups at all)" if not backups else "")
         raise BackupNotFound(what=name, hint=hint)
     if not at:
         return of_name
@@ -36,7 +36,7 @@ def chosen(settings: Settings, wanted: str | None) -> list[Backup]:
     if not found:
         days = [text for backup in of_name for text in (_snapshot(backup), backup.day) if text]
         newest = f" (the newest is {of_name[0].name}, {of_name[0].day})"
-        raise BackupNotFound(what=wanted, hint=_hint(day, days) or newest)
+        raise BackupNotFound(what=wanted, hint=did_you_mean(day, days) or newest)
     return found
 
 
@@ -69,11 +69,6 @@ def _snapshot(backup: Backup) -> str | None:
 
 def _names(backups: Iterable[Backup]) -> list[str]:
     return sorted({text for each in backups for text in (f"{each.pool}/{each.image}", each.pool, each.image)})
-
-
-def _hint(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, list(dict.fromkeys(known)), n=_SHOWN)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def _some(names: Sequence[str]) -> str:
