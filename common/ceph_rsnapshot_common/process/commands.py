@@ -1,26 +1,41 @@
-"""The one place that runs external commands: argv lists, no shell, pipes drained, a time limit, bounded output."""
+"""The one place that runs external commands: argv lists, no shell, pipes drained, a time limit, bounded output.
+
+Who ends a command, and what comes of it:
+
+    itself                        its exit code is judged: CommandFailed if it is not accepted
+    ``timeout``                   it is stopped: CommandFailed
+    ``cancelled``                 it is stopped: Cancelled
+    an error in `beside`'s block  it is stopped (with ``finish`` it may come to its end), and the error goes on
+    or in ``waiting``
+    SIGINT, SIGTERM, SIGHUP       as such an error, in the main thread only; one that comes while the command is being
+                                  started waits until somebody knows of it (`interrupts.deferred`)
+    Ctrl-C on a terminal          nobody: it reaches this program only, since each command has its own session
+    the death of this program,    the kernel, if it was started by `dying_with_parent`; the others come to their end
+    or of the starting thread
+
+To stop is SIGTERM to its process group, some patience, SIGKILL (`stopping.stop`).
+"""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import select
 import shlex
 import shutil
-import signal
 import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Callable
+from typing import Callable
 
 from ceph_rsnapshot_common.errors import Cancelled, CommandFailed, ToolMissing, one_line
 from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import interrupts
+from ceph_rsnapshot_common.process.drain import Drain
+from ceph_rsnapshot_common.process.stopping import ends_within, stop
 
 PACKAGES = {
     "nbdkit": "nbdkit with nbdkit-plugin-python (nbdkit-python-plugin on RHEL)",
@@ -35,15 +50,15 @@ PACKAGES = {
 }
 """The package that brings each tool."""
 
-_KEPT_OUTPUT = 1024 * 1024
 _SHOWN_OUTPUT = 1000
-_STOP_SECONDS = 10.0
-_ASK_AGAIN_SECONDS = 0.3
+_CANCELLED = "was cancelled"
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Result:
+    """How a command ended: its exit code (negative: minus the signal that killed it), and the end of its output."""
+
     code: int
     stdout: str
     stderr: str
@@ -51,20 +66,29 @@ class Result:
 
 @dataclass
 class Command:
-    """One that runs, or has run: then ``result`` is there."""
+    """One that runs, or has run: then ``result`` is there. ``outcome``: why it was stopped, if it was."""
 
+    argv: Sequence[str]
     process: subprocess.Popen[bytes]
+    stdout: Drain
+    stderr: Drain
+    begun: float = field(default_factory=time.monotonic)
     outcome: str = ""
     result: Result = field(init=False)
 
-    def judge(self, argv: Sequence[str], accepted: Sequence[int], stdout: str, stderr: str) -> None:
+    def end(self) -> None:
+        """Stop it if it still runs; keep and log how it ended."""
+        stop(self.process)
+        self.result = done = Result(self.process.returncode, self.stdout.text(), self.stderr.text())
+        log_end(self.argv, done.code, time.monotonic() - self.begun, done.stdout + done.stderr)
+
+    def judge(self, accepted: Sequence[int]) -> None:
         """After its end. Raises: Cancelled, CommandFailed."""
-        code = self.process.returncode
-        if self.outcome == "cancelled":
-            raise Cancelled(what=argv[0])
-        if self.outcome or code not in accepted:
-            raise _failure(argv, self.outcome or _describe(code), stderr.strip() or stdout)
-        self.result = Result(code, stdout, stderr)
+        done = self.result
+        if self.outcome == _CANCELLED:
+            raise Cancelled(what=self.argv[0])
+        if self.outcome or done.code not in accepted:
+            raise _failure(self.argv, self.outcome or _described(done.code), done.stderr.strip() or done.stdout)
 
 
 def find_tool(tool: str, node: Node) -> str:
@@ -93,7 +117,7 @@ def run(
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
     cancelled: threading.Event | None = None,
-    on_stdout: Callable[[str], None] = lambda text: None,
+    on_stdout: Callable[[str], None] | None = None,
     waiting: Callable[[], None] | None = None,
     finish: bool = False,
 ) -> Result:
@@ -103,9 +127,10 @@ def run(
         timeout: seconds after which it is stopped.
         accepted: exit codes that are no failure.
         cancelled: when set from another thread, the command is stopped.
-        on_stdout: gets standard output as it comes.
+        on_stdout: gets standard output as it comes, in another thread.
         waiting: called about ten times a second until it ends.
-        finish: let the command come to its end even when this thread is interrupted (then the interrupt goes on).
+        finish: let the command come to its end even when this thread is interrupted (then the interrupt goes on);
+            not together with ``timeout`` or ``cancelled``.
 
     Raises:
         CommandFailed: it could not be started, took too long, or exited with a code that is not accepted.
@@ -137,67 +162,24 @@ def _ended(
     pass_fds: Sequence[int],
     accepted: Sequence[int],
     finish: bool = False,
-    on_stdout: Callable[[str], None] = lambda text: None,
+    on_stdout: Callable[[str], None] | None = None,
 ) -> Iterator[Command]:
     """Whatever becomes of the block, the process has ended after it; the result is judged if the block did not fail."""
-    process: subprocess.Popen[bytes] | None = None
-    started = time.monotonic()
-    drains: list[_Drain] = []
-    texts: list[str] = []
-    try:
-        with interrupts.deferred():  # from here on this knows of the process
+    with ExitStack() as ending:
+        with interrupts.deferred():  # until ``ending`` knows of the process
             process = _start(argv, env, pass_fds)
-            drains += [_Drain(process.stdout, on_stdout), _Drain(process.stderr)]
-        command = Command(process)
+            ending.callback(stop, process)
+            command = Command(argv, process, Drain(process.stdout, on_stdout), Drain(process.stderr))
+            ending.callback(command.end)
+            if finish:
+                ending.callback(process.wait)
         yield command
-    except BaseException:
-        if finish and process:
-            process.wait()
-        raise
-    finally:
-        if process:
-            stop(process)
-            texts = [drain.text() for drain in drains]
-            log_end(argv, process.returncode, time.monotonic() - started, "".join(texts))
-    command.judge(argv, accepted, *texts)
+    command.judge(accepted)
 
 
 def log_end(argv: Sequence[str], code: int, seconds: float, output: str) -> None:
     """What SH_LOGGING shows of a command or server."""
     _logger.info("%s: exit %s after %.2f s\n%s", shlex.join(argv), code, seconds, output)
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process that this program started, with its whole process group: ask, wait a bounded time, kill.
-
-    It is asked again and again: ssh 9.2 was seen to go on for 10 seconds after one SIGTERM.
-    """
-    deadline = time.monotonic() + _STOP_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        _signal_group(process, signal.SIGTERM)
-        _ends_within(process, _ASK_AGAIN_SECONDS)
-    if process.poll() is None:
-        _signal_group(process, signal.SIGKILL)
-    process.wait()
-
-
-def _ends_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Wait for its end. `Popen.wait` with a time limit looks only every 50 ms; a pidfd is ready at once."""
-    try:
-        descriptor = os.pidfd_open(process.pid)
-    except ProcessLookupError:
-        return True
-    try:
-        poller = select.poll()
-        poller.register(descriptor, select.POLLIN)
-        return bool(poller.poll(seconds * 1000))
-    finally:
-        os.close(descriptor)
-
-
-def _signal_group(process: subprocess.Popen[bytes], signum: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signum)
 
 
 def _start(argv: Sequence[str], env: Mapping[str, str] | None, pass_fds: Sequence[int]) -> subprocess.Popen[bytes]:
@@ -221,43 +203,20 @@ def _wait(
     cancelled: threading.Event | None,
     waiting: Callable[[], None] | None,
 ) -> str:
+    """Until it ends, or should be stopped: then why."""
     deadline = None if timeout is None else time.monotonic() + timeout
-    while (deadline or cancelled or waiting) and not _ends_within(process, 0.1):
+    while (deadline or cancelled or waiting) and not ends_within(process, 0.1):
         if waiting is not None:
             waiting()
         if cancelled is not None and cancelled.is_set():
-            return "cancelled"
+            return _CANCELLED
         if deadline is not None and time.monotonic() > deadline:
             return f"did not end within {timeout:g} s"
     process.wait()
     return ""
 
 
-class _Drain:
-    """Reads a pipe in a thread, so that a full pipe never blocks the command; keeps a bounded tail."""
-
-    def __init__(self, pipe: IO[bytes] | None, on_text: Callable[[str], None] = lambda text: None) -> None:
-        assert pipe is not None
-        self._pipe = pipe
-        self._on_text = on_text
-        self._kept = bytearray()
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        with self._pipe:
-            while chunk := os.read(self._pipe.fileno(), 65536):
-                self._kept += chunk
-                del self._kept[:-_KEPT_OUTPUT]
-                self._on_text(chunk.decode("utf-8", "replace"))
-
-    def text(self) -> str:
-        # a grandchild may keep the pipe open: what has come by now is enough
-        self._thread.join(timeout=2)
-        return self._kept.decode("utf-8", "replace")
-
-
-def _describe(code: int) -> str:
+def _described(code: int) -> str:
     return f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
 
 

@@ -19,7 +19,8 @@ from urllib.parse import quote
 from ceph_rsnapshot_common.errors import CommandFailed, one_line
 from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import interrupts
-from ceph_rsnapshot_common.process.commands import dying_with_parent, log_end, stop
+from ceph_rsnapshot_common.process.commands import dying_with_parent, log_end
+from ceph_rsnapshot_common.process.stopping import stop
 
 _POLL_SECONDS = 0.005
 # By default glibc gives the memory of each large request back to the kernel and gets it again page by page, which was
