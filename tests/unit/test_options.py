@@ -15,7 +15,7 @@ from ceph_rsnapshot.cli.parser import COMMANDS, command_parsers, make_parser
 from ceph_rsnapshot.cli.settings_cmd import text_of
 from ceph_rsnapshot_common.config.load import load
 from ceph_rsnapshot_common.config.reference import reference
-from ceph_rsnapshot_common.config.settings import Settings
+from ceph_rsnapshot_common.config.settings import Settings, option
 from ceph_rsnapshot_common.console.flags import keys_with_flags
 from ceph_rsnapshot_common.errors import ConfigError
 from ceph_rsnapshot_common.protocol.manifest import Manifest
@@ -31,18 +31,15 @@ def test_the_reference_is_up_to_date() -> None:
 
 def test_every_option_is_in_the_reference_with_its_flags() -> None:
     text = reference()
-    fields: dict[str, Any] = dict(Settings.model_fields)
-    for key, field in fields.items():
+    for key, field in Settings.model_fields.items():
         assert f"| `{key.upper()}` |" in text
-        assert all(f"`{flag}`" in text for flag in field.json_schema_extra["flags"])
+        assert all(f"`{flag}`" in text for flag in option(key).flags)
         assert field.description
-        assert field.json_schema_extra["node"] in ("both", "ceph", "backup")
 
 
 def test_every_flag_of_the_table_is_on_the_command_line() -> None:
     options = {flag for action in make_parser()._actions for flag in action.option_strings}
-    fields: dict[str, Any] = dict(Settings.model_fields)
-    wanted = {flag for key in keys_with_flags() for flag in fields[key].json_schema_extra["flags"]}
+    wanted = {flag for key in keys_with_flags() for flag in option(key).flags}
     assert wanted <= options
     named = "-c -p -v -k -e -n --host --image-re --snap-date --noop --no-rotate-orphans --printsettings --json --force"
     assert set(named.split()) <= options

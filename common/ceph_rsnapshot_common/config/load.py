@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from ceph_rsnapshot_common.config.settings import Settings
+from ceph_rsnapshot_common.config.settings import Settings, option
 from ceph_rsnapshot_common.errors import ConfigError, one_line
 from ceph_rsnapshot_common.names import did_you_mean
 
@@ -105,8 +105,7 @@ def _known(document: Mapping[object, object]) -> tuple[dict[str, Any], list[str]
 
 def _problem(error: Any, origins: Mapping[str, str]) -> str:
     name = str(error["loc"][0])
-    field: Any = Settings.model_fields.get(name)
-    flags = field.json_schema_extra["flags"] if field else []
+    flags = option(name).flags if name in Settings.model_fields else ()
     key = flags[-1] if origins.get(name) == "flag" and flags else name.upper()
     reason = error["msg"].replace("Value error, ", "").replace("Input should be", "must be")
     return f"{key}: {_shown(error['input'])}: {reason}"

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ceph_rsnapshot_common.config.load import SEARCH_PATH
-from ceph_rsnapshot_common.config.settings import Settings
-from ceph_rsnapshot_common.sizes import format_size
+from ceph_rsnapshot_common.config.settings import Settings, option
 
 _INTRODUCTION = """\
 # Configuration
 
 One YAML file, of one format for both nodes. `-c CONFIG` names it; otherwise the first of these that exists is used:
 
-{places}
+{files}
 
 Keys are case-insensitive. Unknown keys, wrong types and bad values are reported together and end the command with
 exit code 2 before anything is touched. A value that begins with `%` must be in quotes (YAML's rule). `ceph_rsnapshot
@@ -50,28 +47,25 @@ older backups, which are hard links to the same files. So are `--dry-run` and `-
 
 def reference() -> str:
     """The whole of docs/configuration.md."""
-    places = "\n".join(f"{number}. `{_place(path)}`" for number, path in enumerate(map(str, SEARCH_PATH), 1))
-    rows = [_row(key, field) for key, field in Settings.model_fields.items()]
-    return _INTRODUCTION.format(places=places) + "\n".join(rows) + "\n" + _NOTES
+    files = "\n".join(f"{number}. `{_shown(path)}`" for number, path in enumerate(map(str, SEARCH_PATH), 1))
+    rows = map(_row, Settings.model_fields)
+    return _INTRODUCTION.format(files=files) + "\n".join(rows) + "\n" + _NOTES
 
 
-def _place(path: str) -> str:
+def _shown(path: str) -> str:
     return path if path.startswith("/") else f"./{path}"
 
 
-def _row(key: str, field: Any) -> str:
-    extra = field.json_schema_extra
-    flags = ", ".join(f"`{flag}`" for flag in extra["flags"])
-    node = extra["node"]
-    return f"| `{key.upper()}` | {_default(key, field.default)} | {flags} | {node} | {field.description} |"
+def _row(key: str) -> str:
+    field, of = Settings.model_fields[key], option(key)
+    flags = ", ".join(f"`{flag}`" for flag in of.flags)
+    return f"| `{key.upper()}` | {_default(field.default)} | {flags} | {of.node or 'both'} | {field.description} |"
 
 
-def _default(key: str, value: object) -> str:
+def _default(value: object) -> str:
     if value is None or value == "":
         return ""
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    return format_size(float(str(value))) if key == "min_freespace" else f"`{value}`"
+    return f"`{str(value).lower()}`" if isinstance(value, bool) else f"`{value}`"
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ A field of :class:`Settings` is an option; its upper-case name is the YAML key. 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Callable, Literal, Optional
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -23,9 +24,26 @@ Line = Annotated[str, AfterValidator(values.line)]
 Word = Annotated[str, AfterValidator(values.word)]
 
 
-def _option(default: Any, description: str, *flags: str, metavar: str | None = None, node: Node | None = None) -> Any:
-    """One row of the table: ``flags`` are those of the command line, ``node`` where the option counts (None: both)."""
-    extra: dict[str, Any] = {"flags": list(flags), "metavar": metavar, "node": str(node or "both")}
+@dataclass(frozen=True)
+class Option:
+    """What the table says of an option beside its default and its description.
+
+    Attributes:
+        flags: those of the command line.
+        metavar: what stands for the flags' value in the help; None: they take none and turn the option on.
+        node: where the option counts; None: on both.
+        written: how its value stands in a configuration file, where that is not as in JSON.
+    """
+
+    flags: tuple[str, ...]
+    metavar: Optional[str] = None
+    node: Optional[Node] = None
+    written: Optional[Callable[[Any], object]] = None
+
+
+def _option(default: Any, description: str, *flags: str, **more: Any) -> Any:
+    """One row of the table; ``more`` is for `Option`. Read again by `option`."""
+    extra: Any = {"option": Option(flags, **more)}
     return Field(default=default, validate_default=True, description=description, json_schema_extra=extra)
 
 
@@ -56,6 +74,7 @@ class Settings(BaseModel):
         "-p",
         "--pool",
         metavar="POOL",
+        written=lambda pools: [str(pool) for pool in pools],
     )
     qcow_temp_path: AbsolutePath = _option(
         "/var/lib/ceph-rsnapshot/qcow", "Folder on the ceph node for the temporary qcow2 files.", node=Node.CEPH
@@ -68,6 +87,7 @@ class Settings(BaseModel):
         "--extralongargs",
         metavar="EXTRALONGARGS",
         node=Node.BACKUP,
+        written=",".join,
     )
     temp_conf_dir_prefix: Annotated[str, AfterValidator(values.path_prefix)] = _option(
         "ceph_rsnapshot_temp_conf_",
@@ -122,7 +142,7 @@ class Settings(BaseModel):
         metavar="DATE",
     )
     min_freespace: Bytes = _option(
-        5 * 1024**3,
+        "5G",
         "Bytes (or `5G`, `500M`) that stay free while a qcow2 is written: on the ceph node in staged mode, on the "
         "backup node in direct mode.",
     )
@@ -143,7 +163,7 @@ class Settings(BaseModel):
         node=Node.BACKUP,
     )
     verify_sample: Bytes = _option(
-        64 * 1024**2,
+        "64M",
         "Bytes (or `64M`) of the sample that VERIFY `changed` takes all over the image.",
         node=Node.BACKUP,
     )
@@ -202,16 +222,35 @@ class Settings(BaseModel):
 
     @property
     def keeps_conf(self) -> bool:
+        """Whether rsnapshot's configurations stay after the run."""
         return self.temp_conf_dir is not None if self.keepconf is None else self.keepconf
 
     @property
     def bases_folder(self) -> Path:
+        """Where the agent notes what was backed up last."""
         return self.bases_path or self.qcow_temp_path.parent / "bases"
 
     @property
     def restore_user(self) -> str:
+        """The cephx id for restores."""
         return self.ceph_restore_user or self.ceph_user
 
     @property
     def ceph_conf_path(self) -> Path:
+        """The ceph.conf that the agent reads."""
         return self.ceph_conf or Path("/etc/ceph") / f"{self.ceph_cluster}.conf"
+
+    def written(self) -> dict[str, object]:
+        """The value of each option as it may stand in a configuration file (as JSON, which is YAML too)."""
+        values = self.model_dump(mode="json")
+        for key in values:
+            if (write := option(key).written) is not None:
+                values[key] = write(getattr(self, key))
+        return values
+
+
+def option(key: str) -> Option:
+    """What the table says of the option that is the field ``key``."""
+    extra: Any = Settings.model_fields[key].json_schema_extra
+    found: Option = extra["option"]
+    return found

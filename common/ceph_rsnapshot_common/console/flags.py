@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ceph_rsnapshot_common import __version__
-from ceph_rsnapshot_common.config.settings import Settings
+from ceph_rsnapshot_common.config.settings import Settings, option
 
 formatter = argparse.RawDescriptionHelpFormatter
 """Keeps the lines of descriptions and examples as they are."""
@@ -33,19 +33,16 @@ def add_config(parser: argparse.ArgumentParser, default: Any) -> None:
 
 def add_option(parser: argparse.ArgumentParser, key: str) -> None:
     """The flags of option ``key``; a true or false option becomes a switch that turns it on."""
-    field = Settings.model_fields[key]
-    extra: Any = field.json_schema_extra
-    kind: dict[str, Any] = (
-        {"metavar": extra["metavar"]} if extra["metavar"] else {"action": "store_const", "const": True}
-    )
-    text = f"{field.description} [{key.upper()}]".replace("%", "%%").replace("`", "")
-    parser.add_argument(*extra["flags"], dest=key, default=argparse.SUPPRESS, help=text, **kind)
+    of = option(key)
+    kind: dict[str, Any] = {"metavar": of.metavar} if of.metavar else {"action": "store_const", "const": True}
+    description = Settings.model_fields[key].description
+    text = f"{description} [{key.upper()}]".replace("%", "%%").replace("`", "")
+    parser.add_argument(*of.flags, dest=key, default=argparse.SUPPRESS, help=text, **kind)
 
 
 def keys_with_flags() -> list[str]:
     """The options that have a flag, in the table's order."""
-    fields: dict[str, Any] = dict(Settings.model_fields)
-    return [key for key, field in fields.items() if field.json_schema_extra["flags"]]
+    return [key for key in Settings.model_fields if option(key).flags]
 
 
 def chosen(arguments: argparse.Namespace) -> dict[str, Any]:

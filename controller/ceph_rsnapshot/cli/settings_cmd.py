@@ -22,18 +22,11 @@ def text_of(loaded: Loaded, as_json: bool) -> str:
         origins = {key: _origin(loaded, key) for key in type(loaded.settings).model_fields}
         return json.dumps({**loaded.settings.model_dump(mode="json"), "origins": origins}, indent=2) + "\n"
     lines = [f"# from {loaded.path or 'no file: defaults and flags only'}\n"]
-    for key, value in loaded.settings.model_dump(mode="json").items():
-        text = json.dumps(_plain(key, value), ensure_ascii=False)  # JSON is YAML too
+    for key, value in loaded.settings.written().items():
+        text = json.dumps(value, ensure_ascii=False)
         lines.append(f"{key.upper()}: {text}  # {_origin(loaded, key)}\n")
     return "".join(lines)
 
 
 def _origin(loaded: Loaded, key: str) -> str:
     return loaded.origins.get(key, "default")
-
-
-def _plain(key: str, value: object) -> object:
-    """The value as it would stand in the file."""
-    if key == "pool" and isinstance(value, list):
-        return [f"{item['pool']}/{item['namespace']}".rstrip("/") for item in value]
-    return ",".join(value) if key == "extra_long_args" and isinstance(value, list) else value
