@@ -177,7 +177,7 @@ def sweep(settings: Settings) -> None:
     """Remove the images of restores whose agent was killed; what can't be removed now is tried again next time."""
     for path in sorted(_note_path(settings, "x").parent.glob("*.note")):
         try:
-            _, _, text = path.read_text(encoding="utf-8").partition("\n")
+            _, text = locks.read(path)
             with locks.hold(path, text=text):
                 _sweep_one(settings, path, json.loads(text))
         except (LockHeld, OSError, ValueError, KeyError, CephRsnapshotError) as error:

@@ -94,7 +94,7 @@ def sweep(base: Path) -> None:
     claims = base / _CLAIMS
     for mark in sorted(claims.glob("*")) if claims.is_dir() else []:
         try:
-            _, _, text = mark.read_text(encoding="utf-8").partition("\n")
+            _, text = locks.read(mark)
             with locks.hold(mark, remove=True, text=text):  # the same text, in case that we are killed here
                 _sweep_one(base, text)
         except (LockHeld, OSError, ValueError):

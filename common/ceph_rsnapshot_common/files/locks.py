@@ -1,4 +1,7 @@
-"""Locks with flock(2): the kernel frees them when their holder dies. The holder's pid is written into the file."""
+"""Locks with flock(2): the kernel frees them when their holder dies.
+
+The file's first line is the pid of its last holder; what follows is the holder's own text (see `hold`, `read`).
+"""
 
 from __future__ import annotations
 
@@ -90,9 +93,19 @@ def held_by(path: Path) -> str | None:
 def holder(path: Path) -> str:
     """Pid that the lock's last holder wrote, as text; ``unknown`` if it wrote none."""
     try:
-        return path.read_text().split("\n")[0].strip() or "unknown"
+        return read(path)[0] or "unknown"
     except OSError:
         return "unknown"
+
+
+def read(path: Path) -> tuple[str, str]:
+    """The pid of the lock's last holder, as text (empty if it wrote none), and the holder's own text.
+
+    Raises:
+        OSError, ValueError: the file can't be read, or is no text.
+    """
+    pid, _, text = path.read_text(encoding="utf-8").partition("\n")
+    return pid.strip(), text
 
 
 def _acquire(path: Path) -> int:
