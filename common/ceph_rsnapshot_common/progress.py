@@ -13,11 +13,16 @@ class Progress(Protocol):
 
 
 class ProgressByName(Protocol):
-    """Who watches the work on one thing after the other; ``partial(progress, name)`` is a `Progress`."""
+    """Who watches the work on one thing after the other; `named` makes a `Progress` of it."""
 
     def __call__(self, name: str, stage: str, done: int, total: int, /) -> None:
         """As `Progress`, with the name of the thing."""
 
 
-def unwatched(_stage: str, _done: int = 0, _total: int = 0) -> None:
-    """A `Progress` for work that nobody watches."""
+def named(progress: ProgressByName, name: str) -> Progress:
+    """The `Progress` of the thing called ``name``."""
+    return lambda stage, done=0, total=0: progress(name, stage, done, total)
+
+
+def unwatched(*_: object) -> None:
+    """A `Progress` or `ProgressByName` for work that nobody watches."""

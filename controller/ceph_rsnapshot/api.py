@@ -13,6 +13,7 @@ from ceph_rsnapshot_common.config.load import Loaded, load
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import UsageError
 from ceph_rsnapshot_common.names import Pool, parse_image
+from ceph_rsnapshot_common.progress import ProgressByName, unwatched
 
 if TYPE_CHECKING:
     from ceph_rsnapshot.preflight.report import CheckReport
@@ -20,13 +21,6 @@ if TYPE_CHECKING:
     from ceph_rsnapshot.restorer.result import Restored
     from ceph_rsnapshot.restorer.serve import Served
     from ceph_rsnapshot.verifier.report import Verified, VerifyReport
-
-Progress = Callable[[str, str, int, int], None]
-"""Gets the name of what is worked on, the stage, and bytes done and in all (0 if the stage has no measure)."""
-
-
-def _no_progress(_name: str, _stage: str, _done: int, _total: int) -> None:
-    pass
 
 
 def load_settings(path: str | Path | None = None, **options: Any) -> Settings:
@@ -120,7 +114,7 @@ def verify(
     *,
     not_verified_for: timedelta | None = None,
     source: bool = False,
-    progress: Progress = _no_progress,
+    progress: ProgressByName = unwatched,
     on_verified: Callable[[Verified], None] = lambda _: None,
 ) -> VerifyReport:
     """Verify finished backups: structure, and content against the digests that were made with them.
@@ -132,6 +126,7 @@ def verify(
         which: as for `list_backups`.
         not_verified_for: only those that were not found good within this time.
         source: also compare with the snapshot in Ceph, through the agent, if it still exists.
+        progress: gets the backup's name, the stage, and bytes done and in all (0 if the stage has no measure).
         on_verified: gets each result as it is there.
 
     Raises:
@@ -158,7 +153,7 @@ def restore(
     file_format: Literal["raw", "qcow2"] = "qcow2",
     data_pool: str | None = None,
     accept_damage: bool = False,
-    progress: Progress = _no_progress,
+    progress: ProgressByName = unwatched,
 ) -> Restored:
     """Restore a backup to a new RBD image or a new file, and compare what was written with what was backed up.
 
@@ -170,6 +165,7 @@ def restore(
         to_file: the file to create; needs no cluster. Exactly one of ``to`` and ``to_file`` must be given.
         data_pool: of the new image; None: that of the original.
         accept_damage: also from a backup that is not as it was made.
+        progress: as for `verify`, with the target's name or the backup's.
 
     Raises:
         UsageError: ``to`` names no image, or not exactly one target was given.

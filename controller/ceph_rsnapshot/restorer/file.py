@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import glob
 import os
 import time
@@ -17,7 +16,6 @@ from ceph_rsnapshot.content.digests import write_digests
 from ceph_rsnapshot.nbd import qemu_nbd
 from ceph_rsnapshot.repository.catalog import Backup
 from ceph_rsnapshot.repository.open_backup import Held, hold
-from ceph_rsnapshot.restorer.image import Progress
 from ceph_rsnapshot.restorer.result import Restored
 from ceph_rsnapshot.restorer.source import expected_digests, usable
 from ceph_rsnapshot_common.content.block_digests import BLOCK
@@ -25,11 +23,14 @@ from ceph_rsnapshot_common.errors import CommandFailed, RestoreFailed, TargetExi
 from ceph_rsnapshot_common.files import folders, locks
 from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import qemu_img
+from ceph_rsnapshot_common.progress import Progress, ProgressByName, named
 
 Format = Literal["raw", "qcow2"]
 
 
-def restore_file(backup: Backup, path: Path, file_format: Format, accept_damage: bool, progress: Progress) -> Restored:
+def restore_file(
+    backup: Backup, path: Path, file_format: Format, accept_damage: bool, progress: ProgressByName
+) -> Restored:
     """Make the file ``path``; see `ceph_rsnapshot.restore`."""
     started = time.monotonic()
     manifest = usable(backup, accept_damage)
@@ -39,11 +40,12 @@ def restore_file(backup: Backup, path: Path, file_format: Format, accept_damage:
     with ExitStack() as stack:
         folder = stack.enter_context(run_folder.made())
         held = stack.enter_context(hold(backup))
-        expected = stack.enter_context(expected_digests(held, manifest, folder, accept_damage, progress))
+        reading, comparing = named(progress, backup.name), named(progress, str(path))
+        expected = stack.enter_context(expected_digests(held, manifest, folder, accept_damage, reading))
         try:
             partial = stack.enter_context(_partial(path))
-            _convert(held, partial, file_format, manifest.size, progress)
-            _compare(partial, file_format, manifest.size, expected.descriptor, folder, str(path), progress)
+            _convert(held, partial, file_format, manifest.size, reading)
+            _compare(partial, file_format, manifest.size, expected.descriptor, folder, str(path), comparing)
             folders.sync_file(partial)
             _give_name(partial, path)
         except (CommandFailed, OSError) as error:
@@ -75,10 +77,10 @@ def _partial(path: Path) -> Iterator[Path]:
 
 def _convert(held: Held, partial: Path, file_format: str, size: int, progress: Progress) -> None:
     def show(share: float) -> None:
-        progress(held.backup.name, "converting", int(size * share), size)
+        progress("converting", int(size * share), size)
 
-    how = ["-f", "qcow2", "-O", file_format]
-    qemu_img.convert(str(held.qcow), str(partial), how, Node.BACKUP, show, pass_fds=held.pass_fds)
+    formats = ["-f", "qcow2", "-O", file_format]
+    qemu_img.convert(str(held.qcow), str(partial), formats, Node.BACKUP, show, pass_fds=held.pass_fds)
     if file_format == "raw":
         os.truncate(partial, size)  # a qcow2 counts in sectors, an image in bytes
 
@@ -88,7 +90,7 @@ def _compare(
 ) -> None:
     found = folder / "restored.digests"
     with qemu_nbd.opened(partial, folder, "reading back", file_format=file_format) as handle:
-        write_digests(handle, size, found, functools.partial(progress, target), "comparing")
+        write_digests(handle, size, found, progress, "comparing")
     with found.open("rb") as file:
         block = next(digest_file.differences(expected, file.fileno()), None)
     if block is not None:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import Callable
 
 from ceph_rsnapshot import run_folder
 from ceph_rsnapshot.content import digest_file
@@ -18,6 +17,7 @@ from ceph_rsnapshot.nbd import qemu_nbd
 from ceph_rsnapshot.nbd.handle import data_extents
 from ceph_rsnapshot.remote.client import AgentClient, Pending
 from ceph_rsnapshot.remote.connection import AgentConnection
+from ceph_rsnapshot.remote.lease import Lease
 from ceph_rsnapshot.remote.link import forwarded
 from ceph_rsnapshot.repository.catalog import Backup
 from ceph_rsnapshot.repository.open_backup import Held, hold
@@ -29,12 +29,11 @@ from ceph_rsnapshot_common.errors import AgentUnreachable, CephRsnapshotError, C
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import qemu_img, servers
+from ceph_rsnapshot_common.progress import Progress, ProgressByName, named
 from ceph_rsnapshot_common.protocol.manifest import Manifest
 from ceph_rsnapshot_common.protocol.records import BlockDigests, BlockRequest, RestoreOpened, RestoreRequest
 
-Progress = Callable[[str, str, int, int], None]
-
-_RENEW_SECONDS = 30.0
+_LEASE_SECONDS = 300.0
 _DATA_BLOCKS = 64
 _MOST_BLOCKS = 4096
 _logger = logging.getLogger(__name__)
@@ -47,7 +46,7 @@ def restore_image(
     image: str,
     data_pool: str | None,
     accept_damage: bool,
-    progress: Progress,
+    progress: ProgressByName,
 ) -> Restored:
     """Create ``image`` in ``pool``; see `ceph_rsnapshot.restore`."""
     started = time.monotonic()
@@ -59,10 +58,11 @@ def restore_image(
         held = stack.enter_context(hold(backup))
         client = stack.enter_context(AgentConnection(settings, folder)).client()
         # before anything is made: if they must be read from the qcow2, that may take longer than an export is lent
-        expected = stack.enter_context(expected_digests(held, manifest, folder, accept_damage, progress))
-        opened = client.open_restore(request, lambda stage, _done=0, _total=0: progress(target, stage, 0, 0))
+        reading, restoring = named(progress, backup.name), named(progress, target)
+        expected = stack.enter_context(expected_digests(held, manifest, folder, accept_damage, reading))
+        opened = client.open_restore(request, restoring)
         with _removed_on_failure(client, opened.export):
-            written = _Restore(client, opened, target, size, folder, progress).run(held, expected.descriptor)
+            written = _Restore(client, opened, target, size, folder, restoring).run(held, expected.descriptor)
             client.finish_restore(opened.export)
     return Restored(
         backup=backup,
@@ -84,7 +84,7 @@ class _Restore:
     ) -> None:
         self._client, self._opened, self._target, self._size = client, opened, target, size
         self._folder, self._progress = folder, progress
-        self._renewed = time.monotonic()
+        self._lease = Lease(client, opened.export, _LEASE_SECONDS)
 
     def run(self, held: Held, expected: int) -> int:
         """The bytes that were written. ``expected``: an open file of digests."""
@@ -98,10 +98,9 @@ class _Restore:
             with ExitStack() as stack:
                 remote, local = Path(self._opened.socket), self._folder / "restore.sock"
                 target = stack.enter_context(forwarded(self._client.link, remote, local))
-                how = ["-n", "--target-is-zero", "-f", "qcow2", "-O", "raw"]
-                uri = servers.nbd_uri(target)
-                fds = held.pass_fds
-                qemu_img.convert(str(held.qcow), uri, how, Node.BACKUP, self._show, pass_fds=fds, waiting=self._renew)
+                options = ["-n", "--target-is-zero", "-f", "qcow2", "-O", "raw"]
+                uri, fds, renew = servers.nbd_uri(target), held.pass_fds, self._lease.renew
+                qemu_img.convert(str(held.qcow), uri, options, Node.BACKUP, self._show, pass_fds=fds, waiting=renew)
             return self._data_bytes(held)
         except (NbdFailed, CommandFailed) as error:
             # nbdkit knows why a write failed; and if the agent is gone, that is what is said
@@ -113,17 +112,12 @@ class _Restore:
             return sum(length for _, length in data_extents(handle, 0, self._size))
 
     def _show(self, share: float) -> None:
-        self._progress(self._target, "restoring", int(share * self._size), self._size)
-
-    def _renew(self) -> None:
-        if time.monotonic() - self._renewed > _RENEW_SECONDS:
-            self._client.renew(self._opened.export)
-            self._renewed = time.monotonic()
+        self._progress("restoring", int(share * self._size), self._size)
 
     def _compare(self, expected: int) -> None:
         """Raises: RestoreFailed if the new image does not hold what was backed up."""
         for first, count, found in self._read_back(expected):
-            self._progress(self._target, "comparing", first * BLOCK, self._size)
+            self._progress("comparing", first * BLOCK, self._size)
             blocks = {number: int(text, 16) for number, text in found.blocks}
             for number, digest in enumerate(digest_file.entries(expected, first, count), first):
                 if blocks.get(number, 0) != digest:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Callable
 
 from ceph_rsnapshot.content import digest_file
 from ceph_rsnapshot.content.digests import write_digests
@@ -15,6 +13,7 @@ from ceph_rsnapshot.nbd import qemu_nbd
 from ceph_rsnapshot.repository.catalog import Backup
 from ceph_rsnapshot.repository.open_backup import Held
 from ceph_rsnapshot_common.errors import BackupDamaged
+from ceph_rsnapshot_common.progress import Progress
 from ceph_rsnapshot_common.protocol.manifest import Manifest
 
 _ACCEPT = "to restore what there is, accept the damage (--accept-damage)"
@@ -54,7 +53,7 @@ def expected_digests(
     manifest: Manifest,
     folder: Path,
     accept_damage: bool,
-    progress: Callable[[str, str, int, int], None],
+    progress: Progress,
 ) -> Iterator[Expected]:
     """The digests that a restored image must have.
 
@@ -72,7 +71,7 @@ def expected_digests(
         return
     path = folder / "expected.digests"
     with qemu_nbd.opened(held.qcow, folder, "reading the backup", name="expected", pass_fds=held.pass_fds) as handle:
-        write_digests(handle, manifest.size, path, partial(progress, held.backup.name), "reading")
+        write_digests(handle, manifest.size, path, progress, "reading")
     with path.open("rb") as file:
         yield Expected(file.fileno(), tuple(_damage(held, manifest, file.fileno())))
 

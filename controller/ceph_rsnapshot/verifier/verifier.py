@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -43,11 +42,9 @@ from ceph_rsnapshot_common.files import folders
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import qemu_img
+from ceph_rsnapshot_common.progress import Progress, ProgressByName, named
 from ceph_rsnapshot_common.protocol.manifest import Manifest
 from ceph_rsnapshot_common.protocol.records import SnapshotRequest
-
-Progress = Callable[[str, str, int, int], None]
-"""Gets the name of what is worked on, the stage, and bytes done and in all."""
 
 
 @dataclass
@@ -63,7 +60,9 @@ class _Findings:
 class Verifier:
     """Verifies one backup after the other; a file that several days share (hard links) is read once."""
 
-    def __init__(self, settings: Settings, folder: Path, agent: AgentConnection | None, progress: Progress) -> None:
+    def __init__(
+        self, settings: Settings, folder: Path, agent: AgentConnection | None, progress: ProgressByName
+    ) -> None:
         """``agent`` None: without the source."""
         self._settings, self._folder, self._agent, self._progress = settings, folder, agent, progress
         self._known: dict[tuple[object, ...], list[str]] = {}
@@ -111,7 +110,7 @@ class Verifier:
         return self._known[key]
 
     def _structure(self, held: Held) -> list[str]:
-        self._show(held.backup, "checking")
+        self._progress_of(held)("checking")
         digests = held.backup.manifest.digests if held.backup.manifest else None
         if digests and digest_file.of_header(held.descriptor) != digests.header:
             return ["header: how the qcow2 begins is not as it was made"]
@@ -133,7 +132,7 @@ class Verifier:
             with folders.temporary(f"{self._folder}/content_") as folder:
                 found = folder / "digests"
                 with self._opened(held) as handle:
-                    write_digests(handle, manifest.size, found, partial(self._show, held.backup), "reading")
+                    write_digests(handle, manifest.size, found, self._progress_of(held), "reading")
                 with found.open("rb") as ours:
                     blocks = list(digest_file.differences(held.digests, ours.fileno()))
         except (CommandFailed, NbdFailed) as error:
@@ -142,16 +141,15 @@ class Verifier:
 
     def _compare_source(self, held: Held, manifest: Manifest, client: AgentClient, found: _Findings) -> None:
         request = _request(manifest)
-        stage = "comparing with Ceph"
-        show = partial(self._show, held.backup)
+        stage, show = "comparing with Ceph", self._progress_of(held)
         try:
             extents = client.extents(request, lambda _stage, done=0, total=0: show(stage, done, total))
             if extents.fsid != manifest.fsid:
                 found.notes.append(f"not compared with Ceph: it is of another cluster ({manifest.fsid})")
                 return
             with self._opened(held) as handle:
-                wanted = union(extents.allocated, data_extents(handle, 0, manifest.size))
-                with begun(client, request, manifest.size, wanted) as check:
+                ranges = union(extents.allocated, data_extents(handle, 0, manifest.size))
+                with begun(client, request, manifest.size, ranges) as check:
                     check.compare(handle, show, stage)
             found.compared = True
         except (SnapshotGone, ImageGone, PoolNotFound) as error:
@@ -168,15 +166,15 @@ class Verifier:
     def _opened(self, held: Held) -> AbstractContextManager[Any]:
         return qemu_nbd.opened(held.qcow, self._folder, "reading the backup", pass_fds=held.pass_fds)
 
-    def _show(self, backup: Backup, stage: str, done: int = 0, total: int = 0) -> None:
-        self._progress(backup.name, stage, done, total)
+    def _progress_of(self, held: Held) -> Progress:
+        return named(self._progress, held.backup.name)
 
 
 def verify_all(
     settings: Settings,
     backups: Iterable[Backup],
     source: bool,
-    progress: Progress,
+    progress: ProgressByName,
     on_verified: Callable[[Verified], None],
 ) -> VerifyReport:
     """Verify ``backups``; see `ceph_rsnapshot.verify`."""

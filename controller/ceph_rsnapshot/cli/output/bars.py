@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Callable, TextIO
+from typing import TextIO
 
 from rich.console import Console
 from rich.markup import escape
 
-Show = Callable[[str, str, int, int], None]
-"""Gets a name, a stage, and bytes done and in all."""
+from ceph_rsnapshot_common.progress import ProgressByName, unwatched
 
 
 @contextmanager
-def bar(stream: TextIO) -> Iterator[Show]:
+def bar(stream: TextIO) -> Iterator[ProgressByName]:
     """What to call; the bar goes when the block ends."""
     console = Console(file=stream)
     if not console.is_terminal:
-        yield lambda _name, _stage, _done, _total: None
+        yield unwatched
         return
     from ceph_rsnapshot.cli.output.screen import bytes_progress
 
