@@ -220,15 +220,16 @@ def serve(
     return served(one(settings or load_settings(), which), Path(socket) if socket else None, port)
 
 
-def check(settings: Settings | None = None) -> CheckReport:
+def check(settings: Settings | None = None, *, config: str | Path | None = None) -> CheckReport:
     """See whether both nodes are ready for the next run: a list of what was looked at, with advice.
 
     Nothing is changed, on neither node. What can't be found out is in the list too, and so is a configuration that
     can't be used.
 
     Args:
-        settings: None loads the usual file.
+        settings: None loads ``config``.
+        config: the configuration file; None takes the usual one.
     """
     from ceph_rsnapshot.preflight.checks import check as look
 
-    return look(lambda: Loaded(settings, None, {}) if settings else load())
+    return look(lambda: Loaded(settings, None, {}) if settings else explain_settings(config))

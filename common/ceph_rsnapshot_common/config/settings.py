@@ -22,6 +22,7 @@ Bytes = Annotated[int, BeforeValidator(values.size), Field(ge=0)]
 FileName = Annotated[str, AfterValidator(values.file_name)]
 Line = Annotated[str, AfterValidator(values.line)]
 Word = Annotated[str, AfterValidator(values.word)]
+BACKUP, CEPH = Node.BACKUP, Node.CEPH
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,12 @@ class Settings(BaseModel):
         "Ceph node to back up from: `[user@]host` or an ssh alias; `localhost` means this machine, without ssh.",
         "--host",
         metavar="HOST",
-        node=Node.BACKUP,
+        node=BACKUP,
     )
-    ceph_user: Word = _option("admin", "cephx id of the agent, without `client.`.", node=Node.CEPH)
-    ceph_cluster: Word = _option("ceph", "Cluster name: the agent reads `/etc/ceph/<cluster>.conf`.", node=Node.CEPH)
+    ceph_user: Word = _option("admin", "cephx id of the agent, without `client.`.", node=CEPH)
+    ceph_cluster: Word = _option("ceph", "Cluster name: the agent reads `/etc/ceph/<cluster>.conf`.", node=CEPH)
     ceph_conf: Optional[AbsolutePath] = _option(
-        None, "Path of another ceph.conf, instead of `/etc/ceph/<cluster>.conf`.", node=Node.CEPH
+        None, "Path of another ceph.conf, instead of `/etc/ceph/<cluster>.conf`.", node=CEPH
     )
     pool: Annotated[tuple[Pool, ...], BeforeValidator(values.pools)] = _option(
         "rbd",
@@ -77,44 +78,42 @@ class Settings(BaseModel):
         written=lambda pools: [str(pool) for pool in pools],
     )
     qcow_temp_path: AbsolutePath = _option(
-        "/var/lib/ceph-rsnapshot/qcow", "Folder on the ceph node for the temporary qcow2 files.", node=Node.CEPH
+        "/var/lib/ceph-rsnapshot/qcow", "Folder on the ceph node for the temporary qcow2 files.", node=CEPH
     )
-    extra_args: Arguments = _option("", "Extra arguments on rsnapshot's command line.", node=Node.BACKUP)
+    extra_args: Arguments = _option("", "Extra arguments on rsnapshot's command line.", node=BACKUP)
     extra_long_args: Annotated[tuple[str, ...], BeforeValidator(values.rsync_long_args)] = _option(
         "",
         "Extra long arguments for rsync, without the dashes: `foo,bar` means `--foo --bar`.",
         "-e",
         "--extralongargs",
         metavar="EXTRALONGARGS",
-        node=Node.BACKUP,
+        node=BACKUP,
         written=",".join,
     )
     temp_conf_dir_prefix: Annotated[str, AfterValidator(values.path_prefix)] = _option(
         "ceph_rsnapshot_temp_conf_",
         "How the name of the temporary folder for rsnapshot's configurations begins; in the system's folder for "
         "temporary files unless it is an absolute path.",
-        node=Node.BACKUP,
+        node=BACKUP,
     )
     temp_conf_dir: Optional[AbsolutePath] = _option(
         None,
         "Folder for rsnapshot's configurations, instead of a temporary one; then KEEPCONF is true unless it is set.",
-        node=Node.BACKUP,
+        node=BACKUP,
     )
     backup_base_path: AbsolutePath = _option(
-        "/backups/ceph_rsnapshot",
-        "Base path of the backups on the backup node (made with mode 0700).",
-        node=Node.BACKUP,
+        "/backups/ceph_rsnapshot", "Base path of the backups on the backup node (made with mode 0700).", node=BACKUP
     )
     keepconf: Optional[bool] = _option(
         None,
         "Keep rsnapshot's configurations after the run. Default: false, but true if TEMP_CONF_DIR is set.",
         "-k",
         "--keepconf",
-        node=Node.BACKUP,
+        node=BACKUP,
     )
-    log_base_path: AbsolutePath = _option("/var/log/ceph-rsnapshot", "Folder of the log files.", node=Node.BACKUP)
+    log_base_path: AbsolutePath = _option("/var/log/ceph-rsnapshot", "Folder of the log files.", node=BACKUP)
     log_filename: FileName = _option(
-        "ceph_rsnapshot.log", "Name of the log file; errors go there and to the terminal.", node=Node.BACKUP
+        "ceph_rsnapshot.log", "Name of the log file; errors go there and to the terminal.", node=BACKUP
     )
     verbose: bool = _option(False, "Debug logging.", "-v", "--verbose")
     image_re: Annotated[str, AfterValidator(values.regular_expression)] = _option(
@@ -124,13 +123,13 @@ class Settings(BaseModel):
         metavar="RE",
     )
     retain_interval: Annotated[str, AfterValidator(values.interval)] = _option(
-        "daily", "Interval name in rsnapshot's retain line.", node=Node.BACKUP
+        "daily", "Interval name in rsnapshot's retain line.", node=BACKUP
     )
     retain_number: Annotated[int, AfterValidator(values.retain_number)] = _option(
         14,
         "How many days to keep: number in rsnapshot's retain line; 2 or more, because rsnapshot's rotation with "
         "sync_first fails with 1.",
-        node=Node.BACKUP,
+        node=BACKUP,
     )
     snap_naming_date_format: Line = _option(
         "%Y-%m-%d", "Format for date(1); what it prints is the name of the snapshot to back up."
@@ -152,7 +151,7 @@ class Settings(BaseModel):
         "changed since the last backup crosses the network.",
         "--transfer-mode",
         metavar="MODE",
-        node=Node.BACKUP,
+        node=BACKUP,
     )
     verify: Literal["none", "changed", "full"] = _option(
         "changed",
@@ -160,64 +159,62 @@ class Settings(BaseModel):
         "sample of the rest; `full`: everything; `none`.",
         "--verify",
         metavar="WHAT",
-        node=Node.BACKUP,
+        node=BACKUP,
     )
     verify_sample: Bytes = _option(
-        "64M",
-        "Bytes (or `64M`) of the sample that VERIFY `changed` takes all over the image.",
-        node=Node.BACKUP,
+        "64M", "Bytes (or `64M`) of the sample that VERIFY `changed` takes all over the image.", node=BACKUP
     )
     verify_full_every: Annotated[int, Field(ge=0)] = _option(
         14,
         "Each image is compared in full at least every so many backups, not all in one night; 0: never. "
         "With VERIFY `none` nothing is compared.",
-        node=Node.BACKUP,
+        node=BACKUP,
     )
     fast_diff: bool = _option(
         False,
         "Let the object map choose the objects that the OSDs are asked about: much faster for large images, and only "
         "as right as the map (see docs/how-it-works.md). Not for images whose map is marked invalid.",
         "--fast-diff",
-        node=Node.BACKUP,
+        node=BACKUP,
     )
     bandwidth_limit: Bytes = _option(
         0,
         "Bytes (or `50M`) a second that one transfer may take; 0: no limit.",
         "--bandwidth-limit",
         metavar="BYTES",
-        node=Node.BACKUP,
+        node=BACKUP,
     )
     qcow_cluster_size: Annotated[int, BeforeValidator(values.size), AfterValidator(values.cluster_size)] = _option(
-        65536, "Cluster size of new qcow2 files: a power of two from 512 to `2M`.", node=Node.BACKUP
+        65536, "Cluster size of new qcow2 files: a power of two from 512 to `2M`.", node=BACKUP
     )
     qcow_compression: Literal["none", "zlib", "zstd"] = _option(
-        "none", "Compression of full backups. What increments write into them is not compressed.", node=Node.BACKUP
+        "none", "Compression of full backups. What increments write into them is not compressed.", node=BACKUP
     )
     sh_logging: bool = _option(False, "Log every external command with its exit code, time and output.")
     agent_socket: AbsolutePath = _option("/run/ceph-rsnapshot/agent.sock", "The agent's unix socket on the ceph node.")
     ssh_args: Arguments = _option(
-        "", "Arguments for every ssh: that of the connection to the agent and rsync's.", node=Node.BACKUP
+        "", "Arguments for every ssh: that of the connection to the agent and rsync's.", node=BACKUP
     )
-    noop: bool = _option(False, "Say what would be done and do nothing.", "-n", "--noop", node=Node.BACKUP)
+    noop: bool = _option(False, "Say what would be done and do nothing.", "-n", "--noop", node=BACKUP)
     no_rotate_orphans: bool = _option(
-        False, "Leave the backups of deleted images alone.", "--no-rotate-orphans", node=Node.BACKUP
+        False, "Leave the backups of deleted images alone.", "--no-rotate-orphans", node=BACKUP
     )
     bases_path: Optional[AbsolutePath] = _option(
         None,
         "Folder in which the agent notes which snapshot of an image was backed up last, for `gathernames --json`. "
         "Default: `bases` beside QCOW_TEMP_PATH.",
-        node=Node.CEPH,
+        node=CEPH,
     )
     allow_restore: bool = _option(
         False,
         "Allow the controller to create images (`ceph_rsnapshot restore`); existing ones are never written to.",
-        node=Node.CEPH,
+        node=CEPH,
     )
     ceph_restore_user: Optional[Word] = _option(
-        None, "cephx id for restores, which must be able to write. Default: CEPH_USER.", node=Node.CEPH
+        None, "cephx id for restores, which must be able to write. Default: CEPH_USER.", node=CEPH
     )
     rados_timeout: Annotated[int, AfterValidator(values.seconds)] = _option(
-        120, "Seconds after which a Ceph operation that doesn't answer fails.", node=Node.CEPH
+        120, "Seconds after which a Ceph operation that doesn't answer fails.", node=CEPH
     )
 
     @property

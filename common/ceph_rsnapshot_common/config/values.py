@@ -30,6 +30,7 @@ _CONTROL = "must not hold a tab, a newline or another control character (rsnapsh
 
 
 def absolute_path(value: object) -> object:
+    """An absolute path that rsnapshot takes, as a `Path`."""
     if not isinstance(value, (str, Path)):
         return value
     text = str(value)
@@ -43,28 +44,33 @@ def absolute_path(value: object) -> object:
 
 
 def size(value: object) -> object:
+    """Bytes; a text as `sizes.parse_size` reads it."""
     return parse_size(value) if isinstance(value, str) else value
 
 
 def cluster_size(value: int) -> int:
+    """What qemu-img takes: bytes."""
     if not 512 <= value <= 2 * 1024**2 or value & (value - 1):
         raise ValueError("must be a power of two from 512 to 2M")
     return value
 
 
 def line(value: str) -> str:
+    """One line of text."""
     if not value or not value.isprintable():
         raise ValueError("must be one line of text")
     return value
 
 
 def host(value: str) -> str:
+    """``[user@]host`` or an ssh alias; nothing that ssh could take for an option."""
     if not _HOST.fullmatch(value):
         raise ValueError("must be a host, user@host or an ssh alias")
     return value
 
 
 def word(value: str) -> str:
+    """The name of a cephx user or cluster."""
     if not _WORD.fullmatch(value):
         raise ValueError("may hold letters, digits, '.', '_' and '-' only")
     if value.startswith("client."):
@@ -73,6 +79,7 @@ def word(value: str) -> str:
 
 
 def file_name(value: str) -> str:
+    """A name without a folder."""
     if not value or "/" in value or not value.isprintable() or value in (".", ".."):
         raise ValueError("must be a file name without '/' and control characters")
     return value
@@ -84,6 +91,7 @@ def path_prefix(value: str) -> str:
 
 
 def pools(value: object) -> object:
+    """A list, or a comma-separated text, as a tuple; each pool once."""
     if isinstance(value, str):
         value = value.split(",")
     if not isinstance(value, (list, tuple)) or not value:
@@ -100,6 +108,7 @@ def _pool(item: object) -> Pool:
 
 
 def rsync_long_args(value: object) -> object:
+    """A list, or a comma-separated text, as a tuple."""
     if isinstance(value, str):
         value = value.split(",")
     if not isinstance(value, (list, tuple)):
@@ -134,6 +143,7 @@ def arguments(value: str) -> str:
 
 
 def regular_expression(value: str) -> str:
+    """One for Python's `re`."""
     try:
         re.compile(value)
     except re.error as error:
@@ -142,6 +152,7 @@ def regular_expression(value: str) -> str:
 
 
 def interval(value: str) -> str:
+    """A name that rsnapshot takes in a retain line."""
     if not re.fullmatch(r"\w+", value, re.ASCII):
         raise ValueError("may hold letters, digits and '_' only (rsnapshot's rule)")
     if value in _RSNAPSHOT_WORDS:
@@ -150,12 +161,14 @@ def interval(value: str) -> str:
 
 
 def retain_number(value: int) -> int:
+    """How many days are kept."""
     if value < 2:
         raise ValueError("must be 2 or more (rsnapshot's rotation with sync_first fails with 1)")
     return value
 
 
 def seconds(value: int) -> int:
+    """A time limit."""
     if value < 1:
         raise ValueError("must be 1 second or more")
     return value

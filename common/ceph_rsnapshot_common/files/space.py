@@ -52,6 +52,7 @@ class Watch:
         return tick
 
     def loop(self) -> None:
+        """Look until the space is short, or ``stop`` or ``cancelled`` is set."""
         while not self._cancelled.is_set():
             try:
                 check(self._path, 0, self._minimum)

@@ -35,6 +35,8 @@ class Base(Record):
 
 
 class Versions(Record):
+    """Of this program and of what it used; of this program it is that of the node that made the file."""
+
     ceph_rsnapshot: str
     ceph: str
     qemu: str

@@ -8,11 +8,10 @@ import os
 import sys
 from typing import TextIO
 
-from ceph_rsnapshot.api import backup
+from ceph_rsnapshot.api import backup, load_settings
 from ceph_rsnapshot.archiver.observer import Observer
 from ceph_rsnapshot.archiver.report import report_of_error
 from ceph_rsnapshot.cli.output import lines
-from ceph_rsnapshot_common.config.load import load
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.console import logs
 from ceph_rsnapshot_common.console.flags import chosen
@@ -28,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
         from ceph_rsnapshot.cli import settings_cmd
 
         return settings_cmd.run(arguments)
-    return _backup(load(arguments.config, chosen(arguments)).settings, given)
+    return _backup(load_settings(arguments.config, **chosen(arguments)), given)
 
 
 def _backup(settings: Settings, given: dict[str, object]) -> int:

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from functools import partial
 
+from ceph_rsnapshot.api import check
+from ceph_rsnapshot.cli.begin import begin
 from ceph_rsnapshot.cli.output.tables import marks, paint
-from ceph_rsnapshot.preflight.checks import check
 from ceph_rsnapshot.preflight.report import CheckReport
-from ceph_rsnapshot_common.config.load import Loaded, load
-from ceph_rsnapshot_common.console import logs
+from ceph_rsnapshot_common.errors import ConfigError
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check; exit 1 if something is not ready."""
-    report = check(partial(_load, arguments))
+    with contextlib.suppress(ConfigError):  # the report says it
+        begin(arguments)
+    report = check(config=arguments.config)
     if vars(arguments).get("json"):
         print(report.model_dump_json(indent=2))
     else:
         _print(report)
     return 0 if report.ok else 1
-
-
-def _load(arguments: argparse.Namespace) -> Loaded:
-    loaded = load(arguments.config)
-    logs.set_up(loaded.settings.verbose, loaded.settings.sh_logging, quiet=True)
-    return loaded
 
 
 def _print(report: CheckReport) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from itertools import groupby
 
+from ceph_rsnapshot.api import list_backups, load_settings
 from ceph_rsnapshot.cli.output.calendar_view import calendar
 from ceph_rsnapshot.cli.output.tables import Column, Paint, gap, marks, paint, render, width, wrapped
 from ceph_rsnapshot.repository.catalog import Backup
-from ceph_rsnapshot.repository.selection import chosen
-from ceph_rsnapshot_common.config.load import load
 from ceph_rsnapshot_common.sizes import format_size
 
 _COLUMNS = (
@@ -32,7 +31,7 @@ _INDENT = 2
 def run(arguments: argparse.Namespace) -> int:
     """List; an empty list is no error."""
     given = vars(arguments)
-    backups = chosen(load(arguments.config).settings, arguments.which)
+    backups = list_backups(load_settings(arguments.config), arguments.which)
     if given.get("json"):
         print("[" + ",\n".join(backup.model_dump_json() for backup in backups) + "]")
         return 0
@@ -73,7 +72,7 @@ def _row(backup: Backup, now: datetime) -> tuple[str, ...]:
         backup.day,
         _printable(manifest.snapshot),
         f"{taken:%Y-%m-%d %H:%M}",
-        age(now - taken),
+        _age(now - taken),
         format_size(manifest.size),
         alone,
         f"{_KINDS[manifest.kind]} {manifest.transfer_mode}",
@@ -89,16 +88,16 @@ def _verified(backup: Backup, now: datetime) -> str:
     good, bad = ("✓ ", "✗ ") if marks(sys.stdout) else ("", "")
     if not backup.verdict.ok:
         return f"{bad}FAILED"
-    return f"{good}{age(now - backup.verdict.at)} ago"
+    return f"{good}{_age(now - backup.verdict.at)} ago"
 
 
 def _style(backup: Backup) -> str:
     return {"damaged": "red", "failed": "red", "verified": "green"}.get(backup.state, "")
 
 
-def age(delta: object) -> str:
+def _age(since: timedelta) -> str:
     """How long ago, in its largest unit: ``3d``."""
-    seconds = int(getattr(delta, "total_seconds")())  # noqa: B009
+    seconds = int(since.total_seconds())
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         if abs(seconds) >= length:
             return f"{seconds // length}{unit}"

@@ -6,18 +6,16 @@ import argparse
 import sys
 
 from ceph_rsnapshot.api import restore
+from ceph_rsnapshot.cli.begin import begin
 from ceph_rsnapshot.cli.output.bars import bar
 from ceph_rsnapshot.restorer.result import Restored
-from ceph_rsnapshot_common.config.load import load
-from ceph_rsnapshot_common.console import logs
 from ceph_rsnapshot_common.sizes import format_size
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Restore, and say how to go on."""
     given = vars(arguments)
-    settings = load(arguments.config).settings
-    logs.set_up(settings.verbose, settings.sh_logging, quiet=True)
+    settings = begin(arguments)
     with bar(sys.stderr) as show:
         done = restore(
             settings,

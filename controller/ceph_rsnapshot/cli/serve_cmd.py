@@ -7,15 +7,13 @@ import signal
 import sys
 
 from ceph_rsnapshot.api import serve
-from ceph_rsnapshot_common.config.load import load
-from ceph_rsnapshot_common.console import logs
+from ceph_rsnapshot.cli.begin import begin
 from ceph_rsnapshot_common.console.entry import Interrupted
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM, which are the way to end it and so no failure."""
-    settings = load(arguments.config).settings
-    logs.set_up(settings.verbose, settings.sh_logging, quiet=True)
+    settings = begin(arguments)
     try:
         with serve(settings, arguments.which, socket=arguments.socket, port=arguments.port) as served:
             print(f"{served.backup.name} ({served.backup.day}) is served read-only at {served.uri}")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 
-from ceph_rsnapshot_common.config.load import Loaded, load
+from ceph_rsnapshot.api import explain_settings
+from ceph_rsnapshot_common.config.load import Loaded
 from ceph_rsnapshot_common.console.flags import chosen
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print them as YAML, or as JSON."""
-    loaded = load(arguments.config, chosen(arguments))
+    loaded = explain_settings(arguments.config, **chosen(arguments))
     print(text_of(loaded, bool(vars(arguments).get("json"))), end="")
     return 0
 

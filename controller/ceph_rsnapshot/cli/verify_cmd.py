@@ -8,11 +8,10 @@ import sys
 from datetime import timedelta
 
 from ceph_rsnapshot.api import verify
+from ceph_rsnapshot.cli.begin import begin
 from ceph_rsnapshot.cli.output.bars import bar
 from ceph_rsnapshot.cli.output.tables import paint
 from ceph_rsnapshot.verifier.report import Verified
-from ceph_rsnapshot_common.config.load import load
-from ceph_rsnapshot_common.console import logs
 from ceph_rsnapshot_common.errors import UsageError
 
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
@@ -21,11 +20,10 @@ _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 def run(arguments: argparse.Namespace) -> int:
     """Verify; exit 1 if a backup is not good."""
     given = vars(arguments)
-    settings = load(arguments.config).settings
+    settings = begin(arguments)
     if arguments.which is None and not given.get("all"):
         raise UsageError(path="verify", problems="name what to verify, or give --all")
     since = _age(str(given["since_verified"])) if "since_verified" in given else None
-    logs.set_up(settings.verbose, settings.sh_logging, quiet=True)
     as_json = bool(given.get("json"))
     with bar(sys.stderr) as show:
         report = verify(
@@ -58,7 +56,7 @@ def _print(verified: Verified) -> None:
     for note in verified.notes:
         print(f"  {note}")
     for problem in verified.problems:
-        print(f"  {problem}", file=sys.stdout)
+        print(f"  {problem}")
     sys.stdout.flush()
 
 

@@ -13,4 +13,5 @@ class CheckReport(Record):
 
     @property
     def ok(self) -> bool:
+        """Whether nothing is wrong."""
         return all(item.ok for item in self.items)

@@ -28,14 +28,16 @@ class Verified(Record):
 
     @property
     def ok(self) -> bool:
+        """Whether no problem was found."""
         return not self.problems
 
 
 class VerifyReport(Record):
-    """``ok``: all are good, as far as that was asked for."""
+    """The verification of several backups, in the order in which they were verified."""
 
     backups: tuple[Verified, ...]
 
     @property
     def ok(self) -> bool:
+        """Whether all are good, as far as that was asked for."""
         return all(each.ok and not each.undecided for each in self.backups)

@@ -53,9 +53,11 @@ class Lines(Observer):
         self._stream = stream
 
     def run_begins(self, images: int) -> None:
+        """See `Observer`."""
         self._print(f"{images} images to back up")
 
     def image_ends(self, report: ImageReport) -> None:
+        """See `Observer`."""
         amount = f", {format_size(report.transferred)}" if report.transferred else ""
         self._print(f"{report.pool}/{report.image}@{report.snapshot}: {report.result}{amount}, {report.seconds:.1f} s")
 

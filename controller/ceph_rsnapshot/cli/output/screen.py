@@ -94,26 +94,32 @@ class Bars(Observer):
         self._progress.start()
 
     def listing(self, pool: Pool, done: int, total: int) -> None:
+        """See `Observer`."""
         self._progress.update(
             self._run, description=f"listing {escape(str(pool))}", completed=done, total=total or None
         )
 
     def run_begins(self, images: int) -> None:
+        """See `Observer`."""
         self._progress.reset(self._run, description="backing up", completed=0, total=images)
 
     def image_begins(self, pool: Pool, image: str) -> None:
+        """See `Observer`."""
         self._name = escape(f"{pool}/{image}")
         self._progress.remove_task(self._image)
         self._image = self._progress.add_task(self._name, total=None, unit="bytes")
 
     def image_progress(self, stage: str, done: int, total: int) -> None:
+        """See `Observer`."""
         text = f"{self._name}: {stage}"
         self._progress.update(self._image, description=text, completed=done, total=total or None)
 
     def image_ends(self, report: ImageReport) -> None:
+        """See `Observer`."""
         self._progress.advance(self._run)
 
     def run_ends(self) -> None:
+        """See `Observer`."""
         self._progress.stop()
 
 
