@@ -15,7 +15,10 @@ from urllib.parse import quote, unquote
 from ceph_rsnapshot_common.model import Record
 
 MAX_ENCODED = 200
-"""Bytes of a path component that are used at most: file systems allow 255, suffixes and rsync's own need room."""
+"""Bytes of a path component that are used at most: file systems allow 255, suffixes and rsync's own need room.
+
+See NAME_MAX in https://git.kernel.org/pub/scm/linux/kernel/git/torvalds/linux.git/tree/include/uapi/linux/limits.h
+"""
 
 _ROTATION_FOLDER = re.compile(r"\w+\.\d+", re.ASCII)
 _UNFINISHED = re.compile(r".*\.restoring-[0-9a-f]{8}", re.DOTALL)

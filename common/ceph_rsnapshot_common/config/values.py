@@ -11,12 +11,14 @@ from ceph_rsnapshot_common.sizes import parse_size
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._][A-Za-z0-9._-]*@)?[A-Za-z0-9._\[:][A-Za-z0-9._:\]-]*")
 _WORD = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]*")
-# the words that rsnapshot 1.4.5 keeps for itself, in its @reserved_words
+# the words that rsnapshot 1.4.5 keeps for itself, in its @reserved_words; intervals are \w+ there:
+# https://github.com/rsnapshot/rsnapshot/blob/master/rsnapshot-program.pl
 _RSNAPSHOT_WORDS = frozenset(
     "archive check-config-version configtest diff delete du get-latest-snapshot help history list print-config "  # noqa: SIM905
     "restore rollback sync upgrade-config-file version version-only".split()
 )
-# rsync --inplace and its kin would rewrite the older days, which are hard links to the same file
+# rsync --inplace and its kin would rewrite the older days, which are hard links to the same file:
+# https://download.samba.org/pub/rsync/rsync.1
 _FORBIDDEN_RSYNC = (
     "inplace",
     "append",

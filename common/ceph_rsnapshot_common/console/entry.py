@@ -16,7 +16,7 @@ class Interrupted(KeyboardInterrupt):
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
-        self.exit_code = 128 + signum
+        self.exit_code = 128 + signum  # https://www.gnu.org/software/bash/manual/bash.html#Exit-Status
 
 
 def exit_with(main: Callable[[], int], prog: str) -> NoReturn:

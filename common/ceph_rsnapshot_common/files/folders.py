@@ -58,11 +58,12 @@ def syncing(paths: Sequence[Path]) -> Iterator[None]:
 def written_back(folder: Path) -> Iterator[None]:
     """Let the disk write what comes into the files of ``folder`` while the block goes on.
 
-    By itself the kernel begins when 30 seconds have passed or a tenth of the memory is full (vm.dirty_*), and the fsync
-    at the end would wait for all of it.
+    By itself the kernel begins when 30 seconds have passed or a tenth of the memory is full, and the fsync at the end
+    would wait for all of it: https://docs.kernel.org/admin-guide/sysctl/vm.html (dirty_expire_centisecs and its kin).
 
     Raises:
-        OSError: the disk failed; a file that is opened and synced later would not be told of it again (fsync(2)).
+        OSError: the disk failed; a file that is opened and synced later would not be told of it again:
+            https://man7.org/linux/man-pages/man2/fsync.2.html
     """
     ended = threading.Event()
 

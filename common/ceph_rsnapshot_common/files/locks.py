@@ -1,4 +1,4 @@
-"""Locks with flock(2): the kernel frees them when their holder dies.
+"""Locks with flock(2), which the kernel frees when their holder dies: https://man7.org/linux/man-pages/man2/flock.2.html
 
 The file's first line is the pid of its last holder; what follows is the holder's own text (see `hold`, `read`).
 """
@@ -80,9 +80,10 @@ def remove_abandoned(path: Path) -> None:
 
 
 def held_by(path: Path) -> str | None:
-    """The pid of the process that holds the lock ``path`` now, or None; takes no lock itself (proc(5), /proc/locks)."""
+    """The pid of the process that holds the lock ``path`` now, or None; takes no lock itself."""
     try:
         inode, pid = str(path.stat().st_ino), holder(path)
+        # https://man7.org/linux/man-pages/man5/proc_locks.5.html
         lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
     except OSError:
         return None

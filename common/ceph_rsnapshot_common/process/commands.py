@@ -105,7 +105,10 @@ def find_tool(tool: str, node: Node) -> str:
 
 
 def dying_with_parent(argv: Sequence[str], node: Node) -> list[str]:
-    """``argv`` so that the kernel kills it when the thread that started it ends, however that happens."""
+    """``argv`` so that the kernel kills it when the thread that started it ends, however that happens.
+
+    See PR_SET_PDEATHSIG in https://man7.org/linux/man-pages/man2/prctl.2.html
+    """
     return [find_tool("setpriv", node), "--pdeathsig", "KILL", "--", *argv]
 
 

@@ -15,8 +15,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def deferred() -> Iterator[None]:
     """Signals that come while the block runs (a short one) are raised when it has ended, whichever way.
 
-    They are not blocked for that, because a child would inherit it. Only the main thread is interrupted (signal(7) and
-    the documentation of Python's module), and only by handlers that are functions.
+    They are not blocked for that, because a child would inherit it. Only the main thread is interrupted
+    (https://docs.python.org/3/library/signal.html#signals-and-threads), and only by handlers that are functions.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

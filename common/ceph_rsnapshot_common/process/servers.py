@@ -24,12 +24,14 @@ from ceph_rsnapshot_common.process.stopping import stop
 
 _POLL_SECONDS = 0.005
 # By default glibc gives the memory of each large request back to the kernel and gets it again page by page, which was
-# more than half of qemu-nbd's processor time (mallopt(3), docs/performance.md); what was used stays for the next one
+# more than half of qemu-nbd's processor time (docs/performance.md); what was used stays for the next one.
+# https://man7.org/linux/man-pages/man3/mallopt.3.html
 _KEEP_BUFFERS = {"MALLOC_MMAP_THRESHOLD_": str(32 * 1024**2), "MALLOC_TRIM_THRESHOLD_": str(128 * 1024**2)}
 _SHOWN_LOG = 1000
 # nbdkit puts one space before the last line, which names the error
 _TRACEBACK = re.compile(r"(?:nbdkit: .* error: )?Traceback \(most recent call last\):\n(?:[ \t]{2,}.*\n)+")
-_LISTENING = "00010000"  # __SO_ACCEPTCON, in the column Flags of /proc/net/unix
+# __SO_ACCEPTCON, in the column Flags of /proc/net/unix: https://git.kernel.org/pub/scm/linux/kernel/git/torvalds/linux.git/tree/include/uapi/linux/net.h
+_LISTENING = "00010000"
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,10 @@ def nbd_uri(address: Path) -> str:
 
 
 def greets(address: Path) -> bool:
-    """Whether an NBD server has accepted a connection: nbdkit listens earlier than it has opened what it serves."""
+    """Whether an NBD server has accepted a connection: nbdkit listens earlier than it has opened what it serves.
+
+    See https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md (fixed newstyle negotiation)
+    """
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
         try:

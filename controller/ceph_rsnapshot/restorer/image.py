@@ -171,6 +171,6 @@ def _next_steps(manifest: Manifest, pool: Pool, image: str) -> tuple[str, ...]:
         return ()
     aside = f"rbd rename {original} {original}.before-restore"
     if target.rpartition("/")[0] != original.rpartition("/")[0]:
-        # rbd rename does not cross pools and namespaces
+        # rbd rename does not cross pools and namespaces: https://docs.ceph.com/en/latest/man/8/rbd/
         return aside, f"rbd deep cp {target} {original}"
     return aside, f"rbd rename {target} {original}"

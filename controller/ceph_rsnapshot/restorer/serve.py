@@ -20,7 +20,7 @@ from ceph_rsnapshot_common.process import servers
 from ceph_rsnapshot_common.process.commands import find_tool
 
 _READY_SECONDS = 60.0
-_LONGEST_SOCKET = 107  # unix(7)
+_LONGEST_SOCKET = 107  # https://man7.org/linux/man-pages/man7/unix.7.html
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ def _answers(port: int) -> bool:
 
 def _commands(uri: str, nbd_client: str) -> tuple[tuple[str, str], ...]:
     fish = f"nbd://?socket={uri.partition('socket=')[2]}" if "socket=" in uri else uri
-    # a snapshot of a running machine has a journal that was not clean, and nothing can be written here
+    # a snapshot of a running machine has a journal that was not clean, and nothing can be written here (norecovery in
+    # https://man7.org/linux/man-pages/man5/ext4.5.html)
     mount = "sleep 1; mount -o ro,loop,norecovery /tmp/disk/disk.raw /mnt"
     mount_partition = "mount -o ro,norecovery /dev/nbd0p1 /mnt"
     return (

@@ -35,7 +35,7 @@ class Paint:
 
 
 def paint(stream: TextIO) -> Paint:
-    """Colours on a terminal only, and not with NO_COLOR (no-color.org)."""
+    """Colours on a terminal only, and not with NO_COLOR (https://no-color.org)."""
     return Paint(stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb")
 
 
