@@ -8,6 +8,8 @@ import os
 import re
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 from ceph_rsnapshot_agent.ceph.cluster import Cluster, bindings, connect
@@ -21,9 +23,10 @@ from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.config.snapshot_name import snapshot_name
 from ceph_rsnapshot_common.console import logs
 from ceph_rsnapshot_common.console.entry import exit_with
-from ceph_rsnapshot_common.console.flags import chosen, make_parser
+from ceph_rsnapshot_common.console.flags import make_parser, options_given
 from ceph_rsnapshot_common.errors import ImageMissing, SnapshotMissing, UsageError, from_record
 from ceph_rsnapshot_common.names import Pool, did_you_mean, parse_image
+from ceph_rsnapshot_common.progress import Progress, unwatched
 from ceph_rsnapshot_common.protocol.records import ExportRequest, Image, Listing, ListRequest, QcowOptions
 from ceph_rsnapshot_common.sizes import format_size
 
@@ -40,7 +43,7 @@ def agent() -> NoReturn:
 
 
 def _agent(arguments: argparse.Namespace) -> int:
-    settings = load(arguments.config, chosen(arguments)).settings
+    settings = load(arguments.config, options_given(arguments)).settings
     os.umask(0o077)
     logs.set_up(settings.verbose, settings.sh_logging)
     for module in ("rados", "rbd"):
@@ -109,9 +112,8 @@ def _export_qcow(arguments: argparse.Namespace) -> int:
         qcow = QcowOptions(cluster_size=settings.qcow_cluster_size, compression=settings.qcow_compression)
         request = request.model_copy(update={"fast_diff": settings.fast_diff, "qcow": qcow})
         with claim(settings.qcow_temp_path, pool, image) as files:
-            progress = _TerminalProgress()
-            export(cluster, settings, request, files, progress.show, threading.Event())
-            progress.end()
+            with _terminal_progress() as progress:
+                export(cluster, settings, request, files, progress, threading.Event())
             print(files.qcow)
     return 0
 
@@ -137,7 +139,7 @@ def _remove_qcow(arguments: argparse.Namespace) -> int:
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
-    settings = load(arguments.config, chosen(arguments)).settings
+    settings = load(arguments.config, options_given(arguments)).settings
     logs.set_up(settings.verbose, settings.sh_logging, quiet=not settings.sh_logging)
     return settings
 
@@ -158,7 +160,7 @@ def _named(text: str, settings: Settings) -> tuple[Pool, str, str]:
 
 def _list(cluster: Cluster, settings: Settings, pool: Pool, snapshot: str, image_re: str) -> Listing:
     request = ListRequest(pool=pool, snapshot_name=snapshot, image_re=image_re)
-    return list_images(cluster, settings, request, lambda done, total: None, threading.Event())
+    return list_images(cluster, settings, request, unwatched, threading.Event())
 
 
 def _find(cluster: Cluster, settings: Settings, pool: Pool, name: str, snapshot: str) -> ExportRequest:
@@ -180,14 +182,18 @@ def _request(pool: Pool, image: Image, snapshot: str) -> ExportRequest:
     )
 
 
-class _TerminalProgress:
-    """One line on standard error that is written over, on a terminal only."""
+@contextmanager
+def _terminal_progress() -> Iterator[Progress]:
+    """One line on standard error that is written over, on a terminal only; it goes at the end."""
+    if not sys.stderr.isatty():
+        yield unwatched
+        return
 
-    def show(self, stage: str, done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            amount = f" {format_size(done)} of {format_size(total)}" if total else ""
-            print(f"\r\033[K{stage}{amount}", end="", file=sys.stderr, flush=True)
+    def show(stage: str, done: int = 0, total: int = 0) -> None:
+        amount = f" {format_size(done)} of {format_size(total)}" if total else ""
+        print(f"\r\033[K{stage}{amount}", end="", file=sys.stderr, flush=True)
 
-    def end(self) -> None:
-        if sys.stderr.isatty():
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+    try:
+        yield show
+    finally:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)

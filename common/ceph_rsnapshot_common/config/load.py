@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import ValidationError
@@ -15,6 +15,9 @@ from pydantic import ValidationError
 from ceph_rsnapshot_common.config.settings import Settings, option
 from ceph_rsnapshot_common.errors import ConfigError, one_line
 from ceph_rsnapshot_common.names import did_you_mean
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 SEARCH_PATH = (
     Path("ceph_rsnapshot.yaml"),
@@ -38,7 +41,7 @@ def load(path: str | Path | None = None, flags: Mapping[str, Any] | None = None)
     Raises:
         ConfigError: with every problem found: key, value, reason.
     """
-    found = Path(path) if path else next((place for place in SEARCH_PATH if place.exists()), None)
+    found = Path(path) if path else next((each for each in SEARCH_PATH if each.exists()), None)
     from_file, problems = _read(found) if found else ({}, [])
     values = {**from_file, **(flags or {})}
     origins = {**dict.fromkeys(from_file, "file"), **dict.fromkeys(flags or {}, "flag")}
@@ -103,7 +106,7 @@ def _known(document: Mapping[object, object]) -> tuple[dict[str, Any], list[str]
     return values, problems
 
 
-def _problem(error: Any, origins: Mapping[str, str]) -> str:
+def _problem(error: ErrorDetails, origins: Mapping[str, str]) -> str:
     name = str(error["loc"][0])
     flags = option(name).flags if name in Settings.model_fields else ()
     key = flags[-1] if origins.get(name) == "flag" and flags else name.upper()

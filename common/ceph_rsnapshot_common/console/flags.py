@@ -45,6 +45,6 @@ def keys_with_flags() -> list[str]:
     return [key for key in Settings.model_fields if option(key).flags]
 
 
-def chosen(arguments: argparse.Namespace) -> dict[str, Any]:
+def options_given(arguments: argparse.Namespace) -> dict[str, Any]:
     """What was given on the command line, by option."""
     return {key: value for key, value in vars(arguments).items() if key in Settings.model_fields}

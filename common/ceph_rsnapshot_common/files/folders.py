@@ -116,7 +116,7 @@ def temporary(prefix: str) -> Iterator[Path]:
     Args:
         prefix: how its name begins; in the system's folder for temporary files unless it is an absolute path.
     """
-    parent, name = place(prefix)
+    parent, name = parent_and_beginning(prefix)
     folder = Path(tempfile.mkdtemp(prefix=name, dir=parent))
     try:
         with locks.hold(folder / _OWNER):
@@ -127,7 +127,7 @@ def temporary(prefix: str) -> Iterator[Path]:
 
 def sweep(prefix: str) -> None:
     """Remove what killed processes of this user left of `temporary` folders; those of living ones stay."""
-    parent, name = place(prefix)
+    parent, name = parent_and_beginning(prefix)
     for folder in parent.glob(f"{name}*"):
         owner = folder / _OWNER
         if folder.is_symlink() or not owner.is_file() or owner.stat().st_uid != os.geteuid():
@@ -139,7 +139,7 @@ def sweep(prefix: str) -> None:
             continue
 
 
-def place(prefix: str) -> tuple[Path, str]:
+def parent_and_beginning(prefix: str) -> tuple[Path, str]:
     """The folder and the beginning of the name that ``prefix`` means."""
     path = Path(tempfile.gettempdir(), prefix)
     return path.parent, path.name

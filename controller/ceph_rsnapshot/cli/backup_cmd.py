@@ -14,7 +14,7 @@ from ceph_rsnapshot.archiver.report import report_of_error
 from ceph_rsnapshot.cli.output import lines
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.console import logs
-from ceph_rsnapshot_common.console.flags import chosen
+from ceph_rsnapshot_common.console.flags import options_given
 from ceph_rsnapshot_common.errors import CephRsnapshotError
 
 _logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
         from ceph_rsnapshot.cli import settings_cmd
 
         return settings_cmd.run(arguments)
-    return _backup(load_settings(arguments.config, **chosen(arguments)), given)
+    return _backup(load_settings(arguments.config, **options_given(arguments)), given)
 
 
 def _backup(settings: Settings, given: dict[str, object]) -> int:

@@ -123,7 +123,6 @@ def _list(commands: Any) -> None:
         "list the backups that there are",
         "  ceph_rsnapshot list\n  ceph_rsnapshot list rbd/vm-1\n  ceph_rsnapshot list --calendar rbd\n"
         "  ceph_rsnapshot list --json rbd | jq '.[].folder'\n",
-        "list",
     )
     parser.add_argument("which", metavar="WHICH", nargs="?", help=_WHICH)
     _switch(parser, "--calendar", "a grid of images and days, so that a gap jumps out")
@@ -137,7 +136,6 @@ def _verify(commands: Any) -> None:
         "verify finished backups: structure, and content against the digests made with them",
         "  ceph_rsnapshot verify rbd/vm-1\n  ceph_rsnapshot verify rbd/vm-1@daily.0 --source\n"
         "  ceph_rsnapshot verify --all --since-verified 7d\n",
-        "verify",
     )
     parser.add_argument("which", metavar="WHICH", nargs="?", help=_WHICH)
     _switch(parser, "--all", "all backups of all images")
@@ -159,7 +157,6 @@ def _restore(commands: Any) -> None:
         "  ceph_rsnapshot restore rbd/vm-1 --to rbd/vm-1\n"
         "  ceph_rsnapshot restore rbd/vm-1@2026-01-31 --to rbd/vm-1-restored --data-pool rbd-data\n"
         "  ceph_rsnapshot restore rbd/vm-1@daily.3 --to-file /tmp/vm-1.raw --format raw\n",
-        "restore",
     )
     parser.add_argument("which", metavar="WHICH", help=_ONE)
     target = parser.add_mutually_exclusive_group(required=True)
@@ -178,7 +175,6 @@ def _serve(commands: Any) -> None:
         "serve a backup read-only by NBD, for access to single files, until Ctrl-C",
         "  ceph_rsnapshot serve rbd/vm-1\n  ceph_rsnapshot serve rbd/vm-1@daily.3 --socket /run/vm-1.sock\n"
         "  ceph_rsnapshot serve rbd/vm-1 --port 10809\n",
-        "serve",
     )
     parser.add_argument("which", metavar="WHICH", help=_ONE)
     where = parser.add_mutually_exclusive_group()
@@ -192,7 +188,6 @@ def _check(commands: Any) -> None:
         "check",
         "see whether both nodes are ready for tonight, and what to do if not",
         "  ceph_rsnapshot check\n  ceph_rsnapshot check --json\n",
-        "check",
     )
     _json(parser)
 

@@ -7,12 +7,12 @@ import json
 
 from ceph_rsnapshot.api import explain_settings
 from ceph_rsnapshot_common.config.load import Loaded
-from ceph_rsnapshot_common.console.flags import chosen
+from ceph_rsnapshot_common.console.flags import options_given
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print them as YAML, or as JSON."""
-    loaded = explain_settings(arguments.config, **chosen(arguments))
+    loaded = explain_settings(arguments.config, **options_given(arguments))
     print(text_of(loaded, bool(vars(arguments).get("json"))), end="")
     return 0
 

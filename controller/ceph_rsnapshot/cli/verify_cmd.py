@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = begin(arguments)
     if arguments.which is None and not given.get("all"):
         raise UsageError(path="verify", problems="name what to verify, or give --all")
-    since = _age(str(given["since_verified"])) if "since_verified" in given else None
+    since = _parse_age(str(given["since_verified"])) if "since_verified" in given else None
     as_json = bool(given.get("json"))
     with bar(sys.stderr) as show:
         report = verify(
@@ -60,7 +60,7 @@ def _print(verified: Verified) -> None:
     sys.stdout.flush()
 
 
-def _age(text: str) -> timedelta:
+def _parse_age(text: str) -> timedelta:
     match = re.fullmatch(r"(\d+)\s*([hdw])", text.strip())
     if not match:
         raise UsageError(path="--since-verified", problems=f"{text!r} is no age: write 12h, 7d or 2w")

@@ -96,7 +96,7 @@ def _other_folders(settings: Settings) -> Iterator[CheckItem]:
     if settings.temp_conf_dir:
         yield _folder("TEMP_CONF_DIR", settings.temp_conf_dir)
     else:
-        yield _folder("TEMP_CONF_DIR_PREFIX", folders.place(settings.temp_conf_dir_prefix)[0])
+        yield _folder("TEMP_CONF_DIR_PREFIX", folders.parent_and_beginning(settings.temp_conf_dir_prefix)[0])
 
 
 def _folder(key: str, path: Path) -> CheckItem:
@@ -141,14 +141,14 @@ def _ceph_node(settings: Settings, snapshot: str) -> Iterator[CheckItem]:
     with ExitStack() as stack:
         folder = stack.enter_context(run_folder.made())
         try:
-            way = stack.enter_context(connecting(settings, folder))()
+            link = stack.enter_context(connecting(settings, folder))()
         except CephRsnapshotError as error:
             yield bad("ssh", str(error), "see CEPH_HOST and SSH_ARGS; try the ssh command by hand")
             return
-        if way.host:
-            yield good("ssh", f"{way.host} lets us in")
+        if link.host:
+            yield good("ssh", f"{link.host} lets us in")
         try:
-            yield from _agent(settings, stack.enter_context(AgentClient(way, whatever_is_missing=True)), snapshot)
+            yield from _agent(settings, stack.enter_context(AgentClient(link, whatever_is_missing=True)), snapshot)
         except CephRsnapshotError as error:
             yield bad("agent", str(error), _ADVICE.get(type(error), _OTHER_ADVICE))
 

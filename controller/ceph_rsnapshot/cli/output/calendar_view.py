@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, timedelta
 from itertools import groupby
 
@@ -65,9 +65,9 @@ def _day(backup: Backup) -> date | None:
         return None
 
 
-def _days(images: object, intervals: set[str], today: date) -> list[date]:
+def _days(images: Iterable[dict[date, str]], intervals: set[str], today: date) -> list[date]:
     """Every day from the first backup to today; for other intervals than days, those that there are."""
-    known = sorted({day for states in images for day in states})  # type: ignore[attr-defined]
+    known = sorted({day for states in images for day in states})
     if not known:
         return [today]
     if intervals != {"daily"}:
