@@ -119,8 +119,3 @@ def image_folder(pool: Pool, image: str) -> PurePosixPath:
     if _ROTATION_FOLDER.fullmatch(component):
         component = component.replace(".", "%2E")
     return PurePosixPath(encode(pool.pool), encode(pool.namespace), component)
-
-
-def file_stem(pool: Pool, image: str) -> str:
-    """Name of the image's files without suffix (the same as its folder's)."""
-    return image_folder(pool, image).name

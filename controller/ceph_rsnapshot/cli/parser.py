@@ -40,8 +40,8 @@ def make_parser() -> argparse.ArgumentParser:
     # what was made before there were commands; not in the help
     parser.add_argument("--printsettings", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for name in COMMANDS:
-        _ADD[name](commands)
+    for add in _ADD:
+        add(commands)
     return parser
 
 
@@ -220,17 +220,7 @@ def _help(commands: Any) -> None:
     parser.add_argument("topic", metavar="COMMAND", nargs="?", choices=COMMANDS, help=", ".join(COMMANDS))
 
 
-_ADD: dict[str, Callable[[Any], None]] = {
-    "backup": _backup,
-    "list": _list,
-    "verify": _verify,
-    "restore": _restore,
-    "serve": _serve,
-    "check": _check,
-    "settings": _settings,
-    "completion": _completion,
-    "help": _help,
-}
+_ADD = (_backup, _list, _verify, _restore, _serve, _check, _settings, _completion, _help)
 
 
 def command_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
