@@ -1,7 +1,7 @@
 """The calls that an agent answers, in one table for both ends: the name on the wire, what it takes and what it gives.
 
 Records cross as JSON text; jobs are named by a short text. To add a call: a line here, a line in the agent's
-`rpc.service`, a method of the controller's `remote.client` and a check of its answer in `remote.answers`.
+`rpc.service`, and a check of the answer in the controller's `remote.answers`.
 """
 
 from __future__ import annotations

@@ -77,6 +77,7 @@ class QcowOptions(Record):
 class SnapshotRequest(Record):
     """One snapshot by identity; the names are for paths and messages."""
 
+    fsid: str = ""
     pool: Pool
     image: str
     image_id: str
@@ -190,6 +191,7 @@ class RestoreOpened(Record):
     export: str
     image_id: str
     socket: str
+    lease: int = 300
 
 
 class BlockRequest(Record):

@@ -26,6 +26,7 @@ from ceph_rsnapshot_common.files import folders, space
 from ceph_rsnapshot_common.files.image_files import ImageFiles
 from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import commands, qemu_img, servers
+from ceph_rsnapshot_common.protocol import calls
 from ceph_rsnapshot_common.protocol.description import Transfer, describe
 from ceph_rsnapshot_common.protocol.manifest import Manifest, render
 from ceph_rsnapshot_common.protocol.records import Facts
@@ -41,7 +42,7 @@ def transferred(task: Task, plan: Plan) -> Iterator[NewDay]:
     """
     started = datetime.now(timezone.utc)
     request = task.export_request(plan.snapshot if isinstance(plan, Increment) else None)
-    opened = task.client.open_export(request, task.show)
+    opened = task.client.run(calls.OPEN, request, task.show)
     if opened.socket is None:
         if not isinstance(plan, Increment):
             raise BadAnswer(call="start_open", reason="neither an export nor a base since which nothing has changed")

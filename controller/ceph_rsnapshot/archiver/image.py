@@ -17,8 +17,9 @@ from ceph_rsnapshot.archiver.verification import examine, is_brief
 from ceph_rsnapshot.repository import rotation
 from ceph_rsnapshot.repository.layout import folder_of
 from ceph_rsnapshot_common.errors import BaseUnusable, CephRsnapshotError, ContentDiffers
+from ceph_rsnapshot_common.protocol import calls
 from ceph_rsnapshot_common.protocol.manifest import Manifest
-from ceph_rsnapshot_common.protocol.records import Image, Listing
+from ceph_rsnapshot_common.protocol.records import Image, LandedRequest, Listing
 
 _logger = logging.getLogger(__name__)
 
@@ -125,4 +126,4 @@ def _tell_base(task: Task) -> None:
     client = task.context.agent.alive
     with contextlib.suppress(CephRsnapshotError):
         if client:
-            client.landed(task.listing.fsid, task.request)
+            client.ask(calls.LANDED, LandedRequest(fsid=task.listing.fsid, snapshot=task.request))

@@ -12,7 +12,7 @@ from ceph_rsnapshot.remote.client import Pending
 from ceph_rsnapshot.repository.rsnapshot import Source
 from ceph_rsnapshot_common.content.ranges import Range
 from ceph_rsnapshot_common.protocol.manifest import Manifest
-from ceph_rsnapshot_common.protocol.records import Closed
+from ceph_rsnapshot_common.protocol.records import Closed, ExportName
 
 
 @dataclass(frozen=True)
@@ -37,4 +37,4 @@ class NewDay:
     digests: Path
     written: Iterable[Range] = ()
     sample: SourceCheck | None = None
-    closing: Pending[Closed] | None = None
+    closing: Pending[ExportName, Closed] | None = None

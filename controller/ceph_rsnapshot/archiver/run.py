@@ -29,6 +29,7 @@ from ceph_rsnapshot_common.errors import (
     PoolUnreadable,
 )
 from ceph_rsnapshot_common.names import Pool
+from ceph_rsnapshot_common.protocol import calls
 from ceph_rsnapshot_common.protocol.records import Image, Listing, ListRequest
 
 
@@ -99,7 +100,7 @@ def _list_pools(
     for pool in settings.pool:
         request = ListRequest(pool=pool, snapshot_name=snapshot, image_re=settings.image_re)
         try:
-            listing = client.list_images(request, partial(_show_listing, observer, pool))
+            listing = client.run(calls.LIST, request, partial(_show_listing, observer, pool))
         except (PoolNotFound, PoolUnreadable) as error:
             findings.errors.append(error.record())
         else:

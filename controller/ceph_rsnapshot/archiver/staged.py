@@ -13,7 +13,9 @@ from ceph_rsnapshot.archiver.plan import Increment, Plan
 from ceph_rsnapshot.archiver.task import Task
 from ceph_rsnapshot.repository.rsnapshot import Source
 from ceph_rsnapshot_common.errors import BadAnswer, CephRsnapshotError
+from ceph_rsnapshot_common.protocol import calls
 from ceph_rsnapshot_common.protocol.manifest import Manifest
+from ceph_rsnapshot_common.protocol.records import ImageName
 
 _FEW_HOLES = 0.95
 _ALWAYS_FULL = "something has changed, and in staged mode each backup of a changed image is a full one"
@@ -30,7 +32,7 @@ def transferred(task: Task, plan: Plan) -> Iterator[NewDay]:
     """
     started = datetime.now(timezone.utc)
     request = task.export_request(plan.snapshot if isinstance(plan, Increment) else None)
-    exported = task.client.export(request, task.listing.fsid, task.show)
+    exported = task.client.run(calls.EXPORT, request, task.show)
     if exported.manifest is None or exported.folder is None:
         if not isinstance(plan, Increment):
             raise BadAnswer(call="start_export", reason="neither a file nor a base since which nothing has changed")
@@ -57,6 +59,6 @@ def _remove_exported(task: Task) -> None:
     client = task.context.agent.alive
     try:
         if client:
-            client.remove_qcow(task.listing.pool, task.image.name)
+            client.ask(calls.REMOVE_QCOW, ImageName(pool=task.listing.pool, image=task.image.name))
     except CephRsnapshotError as error:  # the cause of a failure before this one must stay the one that is seen
         _logger.warning("the temporary qcow2 of %s is left to the agent to remove: %s", task.name, error)

@@ -55,6 +55,7 @@ class Task:
     def request(self) -> SnapshotRequest:
         """The snapshot as the agent is asked for it."""
         return SnapshotRequest(
+            fsid=self.listing.fsid,
             pool=self.listing.pool,
             image=self.image.name,
             image_id=self.image.id,

@@ -22,8 +22,9 @@ from ceph_rsnapshot_common.content.block_digests import PIECE
 from ceph_rsnapshot_common.content.ranges import Range, Ranges, clipped, union
 from ceph_rsnapshot_common.errors import BaseUnusable, ContentDiffers, SnapshotGone
 from ceph_rsnapshot_common.files import folders
+from ceph_rsnapshot_common.protocol import calls
 from ceph_rsnapshot_common.protocol.manifest import ContentDigests, ContentResult
-from ceph_rsnapshot_common.protocol.records import Closed, SnapshotRequest
+from ceph_rsnapshot_common.protocol.records import Closed, ExportName, SnapshotRequest
 
 _Extent = Literal["none", "changed", "full"]
 _STAGE = "verifying"
@@ -146,7 +147,7 @@ def sample(size: int, amount: int) -> Iterator[Range]:
 
 
 @contextmanager
-def _source_stays(closing: Pending[Closed] | None) -> Iterator[None]:
+def _source_stays(closing: Pending[ExportName, Closed] | None) -> Iterator[None]:
     """What was copied counts only if its snapshots were there to the end; if not, that explains any difference."""
     try:
         yield
@@ -174,7 +175,7 @@ def _opened_base(task: Task) -> AbstractContextManager[Any]:
 
 
 def _allocated(task: Task) -> Iterable[Range]:
-    return task.client.extents(task.request, task.show).allocated
+    return task.client.run(calls.EXTENTS, task.request, task.show).allocated
 
 
 def _read(handle: Any, ranges: Ranges, size: int, take: Taker) -> None:

@@ -15,6 +15,7 @@ from ceph_rsnapshot_common.content.digest import digest
 from ceph_rsnapshot_common.content.ranges import Range, Ranges, clipped, cut
 from ceph_rsnapshot_common.errors import ContentDiffers
 from ceph_rsnapshot_common.progress import Progress
+from ceph_rsnapshot_common.protocol import calls
 from ceph_rsnapshot_common.protocol.records import DigestRequest, Digests, SnapshotRequest
 
 Taker = Callable[[int, memoryview], None]
@@ -39,7 +40,7 @@ class SourceCheck:
         self._client, self._snapshot, self._size = client, snapshot, size
         self._wanted = Ranges(wanted, grain=PIECE)
         self._batches = batches(clipped(self._wanted, size))
-        self._asked: deque[tuple[tuple[Group, ...], Pending[Digests]]] = deque()
+        self._asked: deque[tuple[tuple[Group, ...], Pending[DigestRequest, Digests]]] = deque()
         self._ask()
 
     def compare(self, handle: Any, progress: Progress, stage: str, take: Taker = _ignore) -> None:
@@ -70,7 +71,9 @@ class SourceCheck:
 
     def _ask(self) -> None:
         for batch in islice(self._batches, _BATCHES_AHEAD - len(self._asked)):
-            self._asked.append((batch, self._client.digests(DigestRequest(snapshot=self._snapshot, groups=batch))))
+            self._asked.append(
+                (batch, self._client.begin(calls.DIGESTS, DigestRequest(snapshot=self._snapshot, groups=batch)))
+            )
 
     def _differs(self, group: Group) -> ContentDiffers:
         offset, about = group[0][0], self._snapshot

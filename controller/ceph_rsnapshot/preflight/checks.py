@@ -23,6 +23,7 @@ from ceph_rsnapshot_common.errors import AgentUnreachable, CephRsnapshotError, C
 from ceph_rsnapshot_common.files import folders, space
 from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import commands
+from ceph_rsnapshot_common.protocol import calls
 from ceph_rsnapshot_common.protocol.records import CheckItem, CheckRequest, bad, good
 from ceph_rsnapshot_common.sizes import format_size
 
@@ -156,13 +157,14 @@ def _ceph_node(settings: Settings, snapshot: str) -> Iterator[CheckItem]:
 def _agent(settings: Settings, client: AgentClient, snapshot: str) -> Iterator[CheckItem]:
     yield good("agent", f"{client.link.where} answers, version {client.version}")
     asked = time.time()
-    checks = client.check(
+    checks = client.run(
+        calls.CHECK,
         CheckRequest(
             pools=settings.pool,
             snapshot_name=snapshot,
             image_re=settings.image_re,
             staged=settings.transfer_mode == "staged",
-        )
+        ),
     )
     # the time is taken at the end of the agent's work
     apart = max(0.0, checks.time - time.time(), asked - checks.time)

@@ -5,7 +5,7 @@ Behind it the program has only typed values that are known to fit the question.
 
 from __future__ import annotations
 
-from typing import Any, Optional, TypeVar
+from typing import Any, Callable, Optional, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -19,8 +19,10 @@ from ceph_rsnapshot_common.errors import (
     one_line,
 )
 from ceph_rsnapshot_common.model import Record
+from ceph_rsnapshot_common.protocol import calls
+from ceph_rsnapshot_common.protocol.calls import Call, Job
 from ceph_rsnapshot_common.protocol.manifest import Identity
-from ceph_rsnapshot_common.protocol.records import PROTOCOL, Exported, ExportRequest, Hello
+from ceph_rsnapshot_common.protocol.records import PROTOCOL, Exported, ExportRequest, Hello, Nothing
 
 _Gives = TypeVar("_Gives")
 
@@ -50,16 +52,27 @@ def opened(call: str, answer: object) -> Any:
     return envelope.result
 
 
-def typed(gives: type[_Gives], call: str, result: object) -> _Gives:
-    """The result of ``call`` as what it must be.
+def judged(call: Call[Any, _Gives] | Job[Any, Any], asked: object, result: object) -> _Gives:
+    """The result of ``call`` as what it must be, and as fits what was ``asked``.
 
     Raises:
-        BadAnswer: it is something else.
+        BadAnswer, TransferFailed: it does not.
     """
+    found = _typed(call.gives, call.name, {} if result is None and call.gives is Nothing else result)
+    judge = _JUDGES.get(call.name)
+    if judge:
+        judge(asked, found)
+    return cast(_Gives, found)
+
+
+def job_name(job: Job[Any, Any], result: object) -> str:
+    """The name of a job that the agent has begun. Raises: BadAnswer."""
+    return str(_typed(str, job.name, result))
+
+
+def _typed(gives: type[Any], call: str, result: object) -> object:
     try:
-        if issubclass(gives, Record):
-            return gives.model_validate(result)
-        return TypeAdapter(gives).validate_python(result)
+        return gives.model_validate(result) if issubclass(gives, Record) else TypeAdapter(gives).validate_python(result)
     except ValidationError as error:
         raise BadAnswer(call=call, reason=one_line(str(error))) from None
 
@@ -79,15 +92,13 @@ def greeting(hello: Hello, where: str, whatever_is_missing: bool) -> Hello:
     return hello
 
 
-def exported(asked: ExportRequest, fsid: str, answer: Exported) -> Exported:
-    """A staged export of what was asked for, in a folder that rsync can be told.
-
-    Raises:
-        TransferFailed: it is of something else.
-    """
+def _exported(asked: ExportRequest, answer: Exported) -> None:
+    """A staged export is of what was asked for, and in a folder that rsync can be told."""
     if answer.manifest is None or answer.folder is None:
-        return answer
-    identity = Identity(fsid, asked.pool.pool, asked.pool.namespace, asked.image_id, asked.snapshot_id)
+        return
+    identity = Identity(asked.fsid, asked.pool.pool, asked.pool.namespace, asked.image_id, asked.snapshot_id)
     if answer.manifest.identity != identity or not answer.folder.startswith("/") or not answer.folder.isprintable():
         raise TransferFailed(path=answer.folder, reason="the agent exported something else than it was asked for")
-    return answer
+
+
+_JUDGES: dict[str, Callable[[Any, Any], None]] = {calls.EXPORT.name: _exported}

@@ -1,4 +1,4 @@
-"""The agent as seen from here: typed calls, errors as classes, long work polled."""
+"""A connection to the agent: the calls of `protocol.calls`, each answer judged by `answers`; long work is polled."""
 
 from __future__ import annotations
 
@@ -16,32 +16,10 @@ from ceph_rsnapshot.remote import answers
 from ceph_rsnapshot.remote.link import Link
 from ceph_rsnapshot_common.errors import AgentUnreachable, CephRsnapshotError, VersionMismatch, from_record
 from ceph_rsnapshot_common.model import Record
-from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.progress import Progress, unwatched
 from ceph_rsnapshot_common.protocol import calls
 from ceph_rsnapshot_common.protocol.calls import Call, Job
-from ceph_rsnapshot_common.protocol.records import (
-    BlockDigests,
-    BlockRequest,
-    CheckRequest,
-    Checks,
-    Closed,
-    DigestRequest,
-    Digests,
-    Exported,
-    ExportName,
-    ExportRequest,
-    Extents,
-    ImageName,
-    LandedRequest,
-    Listing,
-    ListRequest,
-    Nothing,
-    Opened,
-    RestoreOpened,
-    RestoreRequest,
-    SnapshotRequest,
-)
+from ceph_rsnapshot_common.protocol.records import Nothing
 from ceph_rsnapshot_common.protocol.wire import CALL_SECONDS, PROTOCOL_CONFIG
 
 _POLL_SECONDS = 0.02
@@ -53,19 +31,19 @@ _Request = TypeVar("_Request", bound=Record)
 _Result = TypeVar("_Result", bound=Record)
 
 
-class Pending(Generic[_Result]):
+class Pending(Generic[_Request, _Result]):
     """A job that the agent has begun."""
 
-    def __init__(self, client: AgentClient, gives: type[_Result], call: str, job: str) -> None:
-        self._client, self._gives, self._call, self._job = client, gives, call, job
+    def __init__(self, client: AgentClient, job: Job[_Request, _Result], request: _Request, name: str) -> None:
+        self._client, self._job, self._request, self._name = client, job, request, name
 
     def result(self, progress: Progress = unwatched) -> _Result:
         """Wait for it; once only."""
-        return answers.typed(self._gives, self._call, self._client.result_of(self._job, progress))
+        return answers.judged(self._job, self._request, self._client.result_of(self._name, progress))
 
     def cancel(self) -> None:
         """Nobody waits for it any more: the agent need not go on."""
-        self._client.cancel(self._job)
+        self._client.cancel(self._name)
 
 
 class AgentClient:
@@ -90,7 +68,7 @@ class AgentClient:
     def __enter__(self) -> AgentClient:
         self._connection = self._connect()
         try:
-            hello = self._call(calls.HELLO, Nothing())
+            hello = self.ask(calls.HELLO, Nothing())
             self.version = answers.greeting(hello, self._link.where, self._whatever_is_missing).version
         except BaseException:
             self.close()
@@ -127,68 +105,18 @@ class AgentClient:
         with contextlib.suppress(CephRsnapshotError):
             yield
 
-    def list_images(self, request: ListRequest, progress: Progress) -> Listing:
-        """What a pool holds; the amounts of ``progress`` are images."""
-        return self._start(calls.LIST, request).result(progress)
+    def ask(self, call: Call[_Takes, _Gives], request: _Takes) -> _Gives:
+        """What the agent answers at once."""
+        arguments = () if isinstance(request, Nothing) else (_text(request),)
+        return answers.judged(call, request, self._exchange(call.name, *arguments))
 
-    def export(self, request: ExportRequest, fsid: str, progress: Progress) -> Exported:
-        """Let the agent make a qcow2 of a snapshot of cluster ``fsid`` in its temporary folder."""
-        return answers.exported(request, fsid, self._start(calls.EXPORT, request).result(progress))
+    def begin(self, job: Job[_Request, _Result], request: _Request) -> Pending[_Request, _Result]:
+        """Let the agent begin long work."""
+        return Pending(self, job, request, answers.job_name(job, self._exchange(job.name, request.model_dump_json())))
 
-    def open_export(self, request: ExportRequest, progress: Progress) -> Opened:
-        """Let the agent lend an NBD export of a snapshot, or of what changed in it."""
-        return self._start(calls.OPEN, request).result(progress)
-
-    def renew(self, export: str) -> None:
-        """An export is still needed."""
-        self._call(calls.RENEW, ExportName(export=export))
-
-    def close_export(self, export: str) -> Pending[Closed]:
-        """Let the agent close it, and see that its snapshots still exist.
-
-        What was read counts only when the result is there.
-        """
-        return self._start(calls.CLOSE, ExportName(export=export))
-
-    def open_restore(self, request: RestoreRequest, progress: Progress) -> RestoreOpened:
-        """Let the agent create an image and lend an NBD export to write to it."""
-        return self._start(calls.RESTORE, request).result(progress)
-
-    def written(self, export: str) -> Closed:
-        """Close an export that was written to."""
-        return self._start(calls.WRITTEN, ExportName(export=export)).result()
-
-    def block_digests(self, request: BlockRequest) -> Pending[BlockDigests]:
-        """Digests of blocks of a restored image."""
-        return self._start(calls.BLOCK_DIGESTS, request)
-
-    def finish_restore(self, export: str) -> None:
-        """The image gets its true name, and stays."""
-        self._start(calls.FINISH, ExportName(export=export)).result()
-
-    def abort_restore(self, export: str) -> None:
-        """The image is removed."""
-        self._start(calls.ABORT, ExportName(export=export)).result()
-
-    def extents(self, request: SnapshotRequest, progress: Progress) -> Extents:
-        """What a snapshot holds."""
-        return self._start(calls.EXTENTS, request).result(progress)
-
-    def digests(self, request: DigestRequest) -> Pending[Digests]:
-        """Digests of groups of ranges of a snapshot."""
-        return self._start(calls.DIGESTS, request)
-
-    def check(self, request: CheckRequest) -> Checks:
-        """What `ceph_rsnapshot check` wants to know of the ceph node."""
-        return self._start(calls.CHECK, request).result()
-
-    def landed(self, fsid: str, snapshot: SnapshotRequest) -> None:
-        """Tell the agent that a snapshot is safe here now."""
-        self._call(calls.LANDED, LandedRequest(fsid=fsid, snapshot=snapshot))
-
-    def remove_qcow(self, pool: Pool, image: str) -> bool:
-        """Remove a staged export; whether there was one."""
-        return self._call(calls.REMOVE_QCOW, ImageName(pool=pool, image=image))
+    def run(self, job: Job[_Request, _Result], request: _Request, progress: Progress = unwatched) -> _Result:
+        """Let the agent do long work, and wait for it."""
+        return self.begin(job, request).result(progress)
 
     def result_of(self, job: str, progress: Progress) -> object:
         """For `Pending`: wait until the job ends; its result is not judged yet."""
@@ -198,19 +126,19 @@ class AgentClient:
             raise
         except BaseException as error:
             with self.cleaning_up(error):
-                self._call(calls.CANCEL, job)
+                self.ask(calls.CANCEL, job)
             raise
         return self._exchange(calls.RESULT.name, job)
 
     def cancel(self, job: str) -> None:
         """The agent need not go on; whether it hears of it does not matter."""
         with contextlib.suppress(CephRsnapshotError):
-            self._call(calls.CANCEL, job)
+            self.ask(calls.CANCEL, job)
 
     def _follow(self, job: str, progress: Progress) -> None:
         while True:
             asked = time.monotonic()
-            status = self._call(calls.POLL, job)
+            status = self.ask(calls.POLL, job)
             progress(status.stage, status.done, status.total)
             if status.error:
                 raise from_record(status.error)
@@ -218,15 +146,6 @@ class AgentClient:
                 return
             # the agent answers when the job ends, or after a moment; one that answers at once is not asked in a frenzy
             time.sleep(max(0.0, asked + _POLL_SECONDS - time.monotonic()))
-
-    def _start(self, job: Job[_Request, _Result], request: _Request) -> Pending[_Result]:
-        name = answers.typed(str, job.name, self._exchange(job.name, request.model_dump_json()))
-        return Pending(self, job.gives, job.name, name)
-
-    def _call(self, call: Call[_Takes, _Gives], request: _Takes) -> _Gives:
-        arguments = () if isinstance(request, Nothing) else (_text(request),)
-        result = self._exchange(call.name, *arguments)
-        return answers.typed(call.gives, call.name, {} if result is None and call.gives is Nothing else result)
 
     def _exchange(self, name: str, *arguments: str) -> object:
         """Call, and open the answer. As RPyC's own sync_request, but with a time limit of our own."""

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 from ceph_rsnapshot.remote.client import AgentClient, Pending
 from ceph_rsnapshot_common.progress import Progress
-from ceph_rsnapshot_common.protocol.records import Closed
+from ceph_rsnapshot_common.protocol import calls
+from ceph_rsnapshot_common.protocol.records import Closed, ExportName
 
 
 class Lease:
@@ -18,7 +19,7 @@ class Lease:
         self._client, self._export = client, export
         self._often = seconds / 10
         self._renewed = time.monotonic()
-        self.closing: Pending[Closed] | None = None
+        self.closing: Pending[ExportName, Closed] | None = None
 
     def renew(self) -> None:
         """Call it as often as you like while the export is in use.
@@ -28,7 +29,7 @@ class Lease:
             AgentUnreachable: the connection broke.
         """
         if time.monotonic() - self._renewed > self._often:
-            self._client.renew(self._export)
+            self._client.ask(calls.RENEW, ExportName(export=self._export))
             self._renewed = time.monotonic()
 
     def kept(self, progress: Progress) -> Progress:
@@ -40,9 +41,9 @@ class Lease:
 
         return tick
 
-    def close(self) -> Pending[Closed]:
+    def close(self) -> Pending[ExportName, Closed]:
         """Give it back, once; what was read counts only when the result is there."""
-        self.closing = self.closing or self._client.close_export(self._export)
+        self.closing = self.closing or self._client.begin(calls.CLOSE, ExportName(export=self._export))
         return self.closing
 
     def log_at_end(self) -> str:

@@ -30,10 +30,10 @@ from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import qemu_img, servers
 from ceph_rsnapshot_common.progress import Progress, ProgressByName, named
+from ceph_rsnapshot_common.protocol import calls
 from ceph_rsnapshot_common.protocol.manifest import Manifest
-from ceph_rsnapshot_common.protocol.records import BlockDigests, BlockRequest, RestoreOpened, RestoreRequest
+from ceph_rsnapshot_common.protocol.records import BlockDigests, BlockRequest, ExportName, RestoreOpened, RestoreRequest
 
-_LEASE_SECONDS = 300.0
 _DATA_BLOCKS = 64
 _MOST_BLOCKS = 4096
 _logger = logging.getLogger(__name__)
@@ -60,10 +60,10 @@ def restore_image(
         # before anything is made: if they must be read from the qcow2, that may take longer than an export is lent
         reading, restoring = named(progress, backup.name), named(progress, target)
         expected = stack.enter_context(expected_digests(held, manifest, folder, accept_damage, reading))
-        opened = client.open_restore(request, restoring)
+        opened = client.run(calls.RESTORE, request, restoring)
         with _removed_on_failure(client, opened.export):
             written = _Restore(client, opened, target, size, folder, restoring).run(held, expected.descriptor)
-            client.finish_restore(opened.export)
+            client.run(calls.FINISH, ExportName(export=opened.export))
     return Restored(
         backup=backup,
         target=target,
@@ -84,12 +84,13 @@ class _Restore:
     ) -> None:
         self._client, self._opened, self._target, self._size = client, opened, target, size
         self._folder, self._progress = folder, progress
-        self._lease = Lease(client, opened.export, _LEASE_SECONDS)
+        self._export = ExportName(export=opened.export)
+        self._lease = Lease(client, opened.export, opened.lease)
 
     def run(self, held: Held, expected: int) -> int:
         """The bytes that were written. ``expected``: an open file of digests."""
         written = self._write(held)
-        self._client.written(self._opened.export)
+        self._client.run(calls.WRITTEN, self._export)
         self._compare(expected)
         return written
 
@@ -104,7 +105,7 @@ class _Restore:
             return self._data_bytes(held)
         except (NbdFailed, CommandFailed) as error:
             # nbdkit knows why a write failed; and if the agent is gone, that is what is said
-            reason = "; ".join(filter(None, [str(error), self._client.written(self._opened.export).log]))
+            reason = "; ".join(filter(None, [str(error), self._client.run(calls.WRITTEN, self._export).log]))
             raise RestoreFailed(target=self._target, reason=reason) from None
 
     def _data_bytes(self, held: Held) -> int:
@@ -127,10 +128,10 @@ class _Restore:
 
     def _read_back(self, expected: int) -> Iterator[tuple[int, int, BlockDigests]]:
         """First block, number of blocks and their digests; the agent is always a step ahead."""
-        ahead: deque[tuple[int, int, Pending[BlockDigests]]] = deque()
+        ahead: deque[tuple[int, int, Pending[BlockRequest, BlockDigests]]] = deque()
         for first, count in windows(expected, -(-self._size // BLOCK)):
             request = BlockRequest(export=self._opened.export, first=first, count=count)
-            ahead.append((first, count, self._client.block_digests(request)))
+            ahead.append((first, count, self._client.begin(calls.BLOCK_DIGESTS, request)))
             if len(ahead) > 1:
                 first_asked, count_asked, answer = ahead.popleft()
                 yield first_asked, count_asked, answer.result()
@@ -156,7 +157,7 @@ def _removed_on_failure(client: AgentClient, export: str) -> Iterator[None]:
         yield
     except BaseException:
         try:
-            client.abort_restore(export)
+            client.run(calls.ABORT, ExportName(export=export))
         except AgentUnreachable:
             pass
         except CephRsnapshotError as left:

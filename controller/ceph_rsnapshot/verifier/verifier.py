@@ -43,6 +43,7 @@ from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import qemu_img
 from ceph_rsnapshot_common.progress import Progress, ProgressByName, named
+from ceph_rsnapshot_common.protocol import calls
 from ceph_rsnapshot_common.protocol.manifest import Manifest
 from ceph_rsnapshot_common.protocol.records import SnapshotRequest
 
@@ -143,7 +144,7 @@ class Verifier:
         request = _request(manifest)
         stage, show = "comparing with Ceph", self._progress_of(held)
         try:
-            extents = client.extents(request, lambda _stage, done=0, total=0: show(stage, done, total))
+            extents = client.run(calls.EXTENTS, request, lambda _stage, done=0, total=0: show(stage, done, total))
             if extents.fsid != manifest.fsid:
                 found.notes.append(f"not compared with Ceph: it is of another cluster ({manifest.fsid})")
                 return
