@@ -16,7 +16,10 @@ MANAGEMENT_OPS = "64"
 
 
 class Diff:
-    """Asks the OSDs (list-snaps): object maps have been wrong in the field (Ceph trackers 42248, 48412, 50787, 54970).
+    """Asks the OSDs (list-snaps), because object maps have been wrong in the field.
+
+    https://tracker.ceph.com/issues/42248, https://tracker.ceph.com/issues/48412,
+    https://tracker.ceph.com/issues/50787, https://tracker.ceph.com/issues/54970
 
     With ``fast`` the object map chooses the objects first, and the OSDs are asked only about those; not if a map that
     counts is marked invalid. Safe to use from several threads.

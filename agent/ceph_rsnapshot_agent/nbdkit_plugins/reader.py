@@ -23,91 +23,68 @@ API_VERSION = 2
 _ZERO = nbdkit.EXTENT_HOLE | nbdkit.EXTENT_ZERO
 
 
-class _Served:
-    """The open snapshot; nbdkit's callbacks are functions of the module, so one is kept for all."""
+class _Snapshot(connection.Served):
+    """The open snapshot, and what is asked of Ceph about it."""
 
     def __init__(self):
-        self.parameters = {}
-        self.image = None
-        self.size = 0
+        super().__init__()
         self.gap = _ZERO
         self.windows = None
 
-    def open(self):
-        given = self.parameters
-        self.connection = connection.Connection(given)
-        by = {"image_id": given["image_id"]} if given.get("image_id") else {"name": given["image"]}
-        self.image = rbd.Image(self.connection.ioctx, read_only=True, **by)
-        self.image.set_snap_by_id(int(given["snapshot_id"]))
-        self.size = self.image.size()
-        self.windows = self._changes(given)
+    def open_image(self, ioctx):
+        by = {"image_id": self.given["image_id"]} if self.given.get("image_id") else {"name": self.given["image"]}
+        image = rbd.Image(ioctx, read_only=True, **by)
+        image.set_snap_by_id(int(self.given["snapshot_id"]))
+        return image
 
-    def close(self):
-        if self.image:
-            self.windows.close()
-            self.image.close()
-            self.connection.close()
-
-    def _changes(self, given):
-        base = None
-        if given.get("base_id"):
-            self.gap = nbdkit.EXTENT_HOLE
-            # diff_iterate takes a name, which may be used again: the id counts
-            names = {each["id"]: each["name"] for each in self.image.list_snaps()}
-            base = names.get(int(given["base_id"]))
-            if base is None:
-                raise RuntimeError(f"the base snapshot {given['base_id']} no longer exists")
-        ask = diff.Diff(self.image, base, given.get("fast_diff") == "1")
-        unchanged_below = int(given.get("unchanged_below", 0))
-        window = windows.window_size(self.image.stat()["obj_size"], self.image.stripe_count())
-        return windows.Windows(
-            self.size, window, lambda start, length: [] if start + length <= unchanged_below else ask(start, length)
+    def after_fork(self):
+        super().after_fork()
+        base = self._base_name()
+        ask = diff.Diff(self.image, base, self.given.get("fast_diff") == "1")
+        unchanged_below = int(self.given.get("unchanged_below", 0))
+        self.windows = windows.Windows(
+            self.size,
+            windows.window_size(self.image.stat()["obj_size"], self.image.stripe_count()),
+            lambda start, length: [] if start + length <= unchanged_below else ask(start, length),
         )
 
+    def _base_name(self):
+        """The base by its id: diff_iterate takes a name, which may be used again."""
+        if not self.given.get("base_id"):
+            return None
+        self.gap = nbdkit.EXTENT_HOLE
+        names = {each["id"]: each["name"] for each in self.image.list_snaps()}
+        if int(self.given["base_id"]) not in names:
+            raise RuntimeError(f"the base snapshot {self.given['base_id']} no longer exists")
+        return names[int(self.given["base_id"])]
 
-_served = _Served()
+    def cleanup(self):
+        if self.windows:
+            self.windows.close()
+        super().cleanup()
 
+    def get_size(self, _handle):
+        """Bytes; an odd number if the image has one."""
+        return self.size
 
-def config(key, value):
-    _served.parameters[key] = value
+    def can_extents(self, _handle):
+        """Clients may ask what is where."""
+        return True
 
+    def pread(self, _handle, buf, offset, _flags):
+        """Fill ``buf``; fewer bytes than asked for are an error, never zeros."""
+        data = self.image.read(offset, len(buf))
+        if len(data) != len(buf):
+            nbdkit.set_error(errno.EIO)
+            raise RuntimeError(f"short read: {len(data)} of {len(buf)} bytes at {offset}")
+        buf[:] = data
 
-def thread_model():
-    return nbdkit.THREAD_MODEL_PARALLEL
-
-
-def after_fork():
-    # librados has threads, which do not survive nbdkit's fork: so not earlier
-    _served.open()
-
-
-def cleanup():
-    _served.close()
-
-
-def open(readonly):  # noqa: A001  (nbdkit's name)
-    return _served
-
-
-def get_size(served):
-    return served.size
-
-
-def can_multi_conn(served):
-    return True
-
-
-def can_extents(served):
-    return True
-
-
-def pread(served, buf, offset, flags):
-    data = served.image.read(offset, len(buf))
-    if len(data) != len(buf):
-        nbdkit.set_error(errno.EIO)
-        raise RuntimeError(f"short read: {len(data)} of {len(buf)} bytes at {offset}")
-    buf[:] = data
+    def extents(self, _handle, count, offset, _flags):
+        """Typed extents from ``offset`` on, ``count`` bytes at most."""
+        return self.windows.between(offset, count, _ZERO, self.gap)
 
 
-def extents(served, count, offset, flags):
-    return served.windows.between(offset, count, _ZERO, served.gap)
+_served = _Snapshot()
+config, thread_model, after_fork, cleanup = _served.config, _served.thread_model, _served.after_fork, _served.cleanup
+open, can_multi_conn, get_size = _served.open, _served.can_multi_conn, _served.get_size  # noqa: A001  (nbdkit's name)
+can_extents, pread, extents = _served.can_extents, _served.pread, _served.extents

@@ -31,7 +31,9 @@ def window_size(object_size: int, stripe_count: int, wanted: int = WINDOW) -> in
 
 
 def typed(changes: Iterable[Change], offset: int, end: int, zero: int, gap: int) -> list[Typed]:
-    """What lies between ``offset`` and ``end``: ascending, contiguous and clipped, as NBD demands (CVE-2025-47711).
+    """What lies between ``offset`` and ``end``: ascending, contiguous and clipped, as NBD demands.
+
+    nbdkit itself was once ended by extents that did not fit: https://nvd.nist.gov/vuln/detail/CVE-2025-47711
 
     Args:
         changes: ascending, without overlap; data gets type 0, what became zero ``zero``, what lies between ``gap``.
@@ -69,8 +71,8 @@ class Windows:
         self._window = window
         self._ask = ask
         self._ahead = ahead
-        self._known: OrderedDict[int, Future[list[Change]]] = OrderedDict()
-        self._counts: dict[int, int] = {}
+        self._known: dict[int, Future[list[Change]]] = {}
+        self._counts: OrderedDict[int, int] = OrderedDict()  # extents of the known windows that were used, oldest first
         self._total = 0
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(max_workers=1 + ahead)
@@ -100,14 +102,16 @@ class Windows:
         if index not in self._known or failed:
             start = index * self._window
             self._known[index] = self._threads.submit(self._ask, start, min(self._window, self._size - start))
-        self._known.move_to_end(index)
         return self._known[index]
 
     def _count(self, index: int, extents: int) -> None:
         """Forget the windows that were not used for longest, if too many extents are kept."""
         with self._lock:
-            self._total += extents - self._counts.get(index, 0)
+            if index not in self._known:
+                return  # another thread has just forgotten it
+            self._total += extents - self._counts.pop(index, 0)
             self._counts[index] = extents
-            while self._total > _EXTENTS_KEPT and next(iter(self._known)) != index:
-                oldest, _ = self._known.popitem(last=False)
-                self._total -= self._counts.pop(oldest, 0)
+            while self._total > _EXTENTS_KEPT and len(self._counts) > 1:
+                oldest, count = self._counts.popitem(last=False)
+                del self._known[oldest]
+                self._total -= count

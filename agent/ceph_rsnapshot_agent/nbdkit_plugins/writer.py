@@ -20,88 +20,46 @@ API_VERSION = 2
 _SECTOR = 512
 
 
-class _Served:
-    """The open image; nbdkit's callbacks are functions of the module, so one is kept for all."""
+class _NewImage(connection.Served):
+    """The open image."""
 
-    def __init__(self):
-        self.parameters = {}
-        self.image = None
-        self.size = 0
+    def open_image(self, ioctx):
+        ioctx.set_osdmap_full_try()  # a full pool is an error at once, and not a wait
+        return rbd.Image(ioctx, image_id=self.given["image_id"])
 
-    def open(self):
-        given = self.parameters
-        self.connection = connection.Connection(given)
-        self.connection.ioctx.set_osdmap_full_try()  # a full pool is an error at once, and not a wait
-        self.image = rbd.Image(self.connection.ioctx, image_id=given["image_id"])
-        self.size = self.image.size()
+    def get_size(self, _handle):
+        """Whole sectors, in which a qcow2 counts: what lies beyond the true size of the image is zeros."""
+        return -(-self.size // _SECTOR) * _SECTOR
 
-    def close(self):
-        if self.image:
-            self.image.close()
-            self.connection.close()
+    def can_write(self, _handle):
+        """That is what it is for."""
+        return True
 
+    def can_flush(self, _handle):
+        """librbd may cache."""
+        return True
 
-_served = _Served()
+    def pread(self, _handle, buf, offset, _flags):
+        """Fill ``buf``."""
+        data = self.image.read(offset, min(len(buf), self.size - offset))
+        buf[: len(data)] = data
+        buf[len(data) :] = bytes(len(buf) - len(data))
 
+    def pwrite(self, _handle, buf, offset, _flags):
+        """Write ``buf``; beyond the end of the image only zeros are taken."""
+        data = bytes(buf)
+        within = data[: max(0, self.size - offset)]
+        if any(data[len(within) :]):
+            nbdkit.set_error(errno.ENOSPC)
+            raise RuntimeError(f"data beyond the end of the image, at {offset}")
+        if within:
+            with _errors_told():
+                self.image.write(within, offset)
 
-def config(key, value):
-    _served.parameters[key] = value
-
-
-def thread_model():
-    return nbdkit.THREAD_MODEL_PARALLEL
-
-
-def after_fork():
-    # librados has threads, which do not survive nbdkit's fork: so not earlier
-    _served.open()
-
-
-def cleanup():
-    _served.close()
-
-
-def open(readonly):  # noqa: A001  (nbdkit's name)
-    return _served
-
-
-def get_size(served):
-    # a qcow2 counts in sectors: what lies beyond the true size of the image is zeros
-    return -(-served.size // _SECTOR) * _SECTOR
-
-
-def can_write(served):
-    return True
-
-
-def can_flush(served):
-    return True
-
-
-def can_multi_conn(served):
-    return True
-
-
-def pread(served, buf, offset, flags):
-    data = served.image.read(offset, min(len(buf), served.size - offset))
-    buf[: len(data)] = data
-    buf[len(data) :] = bytes(len(buf) - len(data))
-
-
-def pwrite(served, buf, offset, flags):
-    data = bytes(buf)
-    within = data[: max(0, served.size - offset)]
-    if any(data[len(within) :]):
-        nbdkit.set_error(errno.ENOSPC)
-        raise RuntimeError(f"data beyond the end of the image, at {offset}")
-    if within:
+    def flush(self, _handle, _flags):
+        """What was written lasts."""
         with _errors_told():
-            served.image.write(within, offset)
-
-
-def flush(served, flags):
-    with _errors_told():
-        served.image.flush()
+            self.image.flush()
 
 
 @contextlib.contextmanager
@@ -111,3 +69,15 @@ def _errors_told():
     except rbd.OSError as error:
         nbdkit.set_error(error.errno or errno.EIO)
         raise
+
+
+_served = _NewImage()
+config, thread_model, after_fork, cleanup = _served.config, _served.thread_model, _served.after_fork, _served.cleanup
+open, can_multi_conn, get_size = _served.open, _served.can_multi_conn, _served.get_size  # noqa: A001  (nbdkit's name)
+can_write, can_flush, pread, pwrite, flush = (
+    _served.can_write,
+    _served.can_flush,
+    _served.pread,
+    _served.pwrite,
+    _served.flush,
+)
