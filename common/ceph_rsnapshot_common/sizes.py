@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 _UNITS = "KMGTP"
@@ -31,3 +32,8 @@ def format_size(size: float) -> str:
         return f"{int(size)} B"
     digits = 2 if size < 10 else 1 if size < 100 else 0
     return f"{size:.{digits}f} {unit}"
+
+
+def disk_bytes(status: os.stat_result) -> int:
+    """What a file takes of the disk, shared extents included (https://man7.org/linux/man-pages/man2/stat.2.html)."""
+    return status.st_blocks * 512

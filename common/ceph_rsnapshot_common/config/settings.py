@@ -216,6 +216,12 @@ class Settings(BaseModel):
     rados_timeout: Annotated[int, AfterValidator(values.seconds)] = _option(
         120, "Seconds after which a Ceph operation that doesn't answer fails.", node=CEPH
     )
+    export_lease: Annotated[int, AfterValidator(values.seconds)] = _option(
+        300,
+        "Seconds for which an NBD export (direct mode, restore) is lent: it is closed if the controller does not renew "
+        "it for so long.",
+        node=CEPH,
+    )
 
     @property
     def keeps_conf(self) -> bool:

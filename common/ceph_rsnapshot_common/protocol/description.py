@@ -10,6 +10,7 @@ from typing import Literal, Optional
 from ceph_rsnapshot_common import __version__
 from ceph_rsnapshot_common.protocol.manifest import Base, Manifest, Versions
 from ceph_rsnapshot_common.protocol.records import Facts, SnapshotRequest
+from ceph_rsnapshot_common.sizes import disk_bytes
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def describe(
         snapshot_created=facts.created,
         size=facts.size,
         allocated_bytes=transfer.allocated_bytes,
-        qcow2_bytes=status.st_blocks * 512,
+        qcow2_bytes=disk_bytes(status),
         qcow2_file_size=status.st_size,
         qcow2_mtime_ns=status.st_mtime_ns,
         transfer_mode=transfer.mode,

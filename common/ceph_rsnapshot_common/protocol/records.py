@@ -17,6 +17,8 @@ PROTOCOL = 4
 
 
 class Hello(Record):
+    """The agent's first answer: its version, its protocol, and what is not installed there."""
+
     version: str
     protocol: int
     tools_missing: tuple[ErrorRecord, ...] = ()
@@ -62,6 +64,8 @@ class Listing(Record):
 
 
 class ListRequest(Record):
+    """Which pool to list, which snapshot to look for, and a regular expression for the images to look at."""
+
     pool: Pool
     snapshot_name: str
     image_re: str = ".*"
@@ -128,7 +132,10 @@ class Exported(Record):
 
 
 class Opened(Record):
-    """An NBD export at ``socket`` on the ceph node; without one, nothing has changed since the base."""
+    """An NBD export at ``socket`` on the ceph node; without one, nothing has changed since the base.
+
+    It is closed when it was not renewed for ``lease`` seconds.
+    """
 
     facts: Facts
     export: str = ""
@@ -137,6 +144,8 @@ class Opened(Record):
 
 
 class ExportName(Record):
+    """An open export, by the name that `Opened` or `RestoreOpened` gave it."""
+
     export: str
 
 
@@ -151,9 +160,9 @@ class Nothing(Record):
 
 
 class Extents(Record):
-    fsid: str
     """What a snapshot holds; coarser than the truth if that is very fragmented."""
 
+    fsid: str
     allocated: tuple[ByteRange, ...]
 
 
@@ -165,6 +174,8 @@ class DigestRequest(Record):
 
 
 class Digests(Record):
+    """XXH3 digests (128 bits, hexadecimal), one for each group of a `DigestRequest`."""
+
     digests: tuple[str, ...]
 
 
@@ -186,7 +197,7 @@ class RestoreRequest(Record):
 
 
 class RestoreOpened(Record):
-    """A new image, to be written through NBD at ``socket`` on the ceph node."""
+    """A new image, to be written through NBD at ``socket`` on the ceph node; ``lease`` as in `Opened`."""
 
     export: str
     image_id: str
@@ -219,12 +230,14 @@ class JobStatus(Record):
 
 
 class ImageName(Record):
+    """An image, wherever only its name counts."""
+
     pool: Pool
     image: str
 
 
 class CheckRequest(Record):
-    """``staged``: QCOW_TEMP_PATH counts."""
+    """What to look at; ``staged``: whether QCOW_TEMP_PATH must have room."""
 
     pools: tuple[Pool, ...]
     snapshot_name: str
@@ -242,10 +255,12 @@ class CheckItem(Record):
 
 
 def good(name: str, detail: str) -> CheckItem:
+    """What is as it should be."""
     return CheckItem(name=name, ok=True, detail=detail)
 
 
 def bad(name: str, detail: str, advice: str) -> CheckItem:
+    """What is not, and what to do."""
     return CheckItem(name=name, ok=False, detail=detail, advice=advice)
 
 

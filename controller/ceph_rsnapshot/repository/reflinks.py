@@ -9,6 +9,7 @@ import struct
 import tempfile
 from pathlib import Path
 
+from ceph_rsnapshot_common import sizes
 from ceph_rsnapshot_common.files import space
 from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import commands
@@ -49,7 +50,7 @@ def clone(source: Path, target: Path, minimum: int, progress: Progress = unwatch
 
 def disk_bytes(path: Path) -> int:
     """What a file takes of the disk; 0 if it is not there (yet)."""
-    return path.stat().st_blocks * 512 if path.exists() else 0
+    return sizes.disk_bytes(path.stat()) if path.exists() else 0
 
 
 def link(source: Path, target: Path, minimum: int) -> None:
@@ -102,12 +103,12 @@ def alone(path: Path, status: os.stat_result, shares: bool) -> int:
     if status.st_nlink > 1:
         return 0
     if not shares:
-        return status.st_blocks * 512
+        return sizes.disk_bytes(status)
     try:
         with path.open("rb") as file:
             return _unshared(file.fileno())
     except OSError:
-        return status.st_blocks * 512
+        return sizes.disk_bytes(status)
 
 
 def _unshared(descriptor: int) -> int:
