@@ -118,22 +118,15 @@ def test_a_base_that_can_not_be_read(direct: Site, tmp_path: Path) -> None:
 
 def test_a_clone_that_takes_longer_than_the_loan_of_the_export(site: Site, tmp_path: Path) -> None:
     """Without reflinks a base is copied: that may take longer than an export is lent that nobody renews."""
-    patch = tmp_path / "patch" / "sitecustomize.py"
-    patch.parent.mkdir()
-    patch.write_text(
-        "import ceph_rsnapshot_agent.nbd.loan, ceph_rsnapshot.archiver.direct\n"
-        "ceph_rsnapshot_agent.nbd.loan.LEASE_SECONDS = 1.5\nceph_rsnapshot.archiver.direct._RENEW_SECONDS = 0.3\n"
-    )
-    patched = {"PYTHONPATH": str(patch.parent)}
-    site.configure(TRANSFER_MODE="direct")
-    site.start_agent(env=patched)
+    site.configure(TRANSFER_MODE="direct", EXPORT_LEASE=2)
+    site.start_agent()
     _make(site)
     _back_up(site, DAY)
     with site.pool.image("a") as image:
         image.write(b"new", 100)
     site.pool.snap("a", NEXT)
     slowly = _cp(tmp_path, 'sleep 4; exec "$real" "$@"')
-    assert _back_up(site, NEXT, env={**slowly, **patched})["kind"] == "increment"
+    assert _back_up(site, NEXT, env=slowly)["kind"] == "increment"
 
 
 def _cp(folder: Path, instead: str) -> dict[str, str]:

@@ -423,14 +423,11 @@ def test_an_unfinished_image_is_not_backed_up_and_goes_with_its_snapshots(big: S
 
 def test_digests_that_must_be_read_first_cost_no_loan(big: Site, tmp_path: Path) -> None:
     """With --accept-damage the whole backup is read: the image is not made, nor its export lent, before that."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import ceph_rsnapshot_agent.nbd.loan, ceph_rsnapshot.restorer.image\n"
-        "ceph_rsnapshot_agent.nbd.loan.LEASE_SECONDS = 0.3\nceph_rsnapshot.restorer.image._RENEW_SECONDS = 0.05\n"
-    )
-    patched = {"PYTHONPATH": str(tmp_path)}
     big.stop_agent()
-    big.start_agent(env=patched)
-    big.run("ceph_rsnapshot", "restore", "big", "--to", f"{big.pool}/new", "--accept-damage", env=patched)
+    big.configure(EXPORT_LEASE=1)
+    big.start_agent()
+    slowly = instead_of(tmp_path, "qemu-nbd", 'sleep 2; exec "$real" "$@"')
+    big.run("ceph_rsnapshot", "restore", "big", "--to", f"{big.pool}/new", "--accept-damage", env=slowly)
     raw = big.pool.export("big", DAY, big.folder / "big.raw")
     assert _same(big.pool, "new", raw, big.folder / "new.raw")
 

@@ -94,8 +94,7 @@ def test_without_the_bindings_nothing_is_touched(running: Site, tmp_path: Path) 
     assert contents(running.root("a")) == before
 
 
-def test_a_loan_that_is_not_renewed_ends(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loan, "LEASE_SECONDS", 3.0)
+def test_a_loan_that_is_not_renewed_ends(site: Site) -> None:
     site.pool.create("a", MIB)
     site.pool.snap("a", DAY)
     with site.pool.image("a") as image:
@@ -105,8 +104,8 @@ def test_a_loan_that_is_not_renewed_ends(site: Site, monkeypatch: pytest.MonkeyP
         )
     (site.folder / "run").mkdir(mode=0o700)
     settings = load(site.config_path, {}).settings
-    lent = loan.Loan(lambda: nbdkit.serve(settings, request, str(site.folder / "run" / "nbd_")))
-    address = Path(lent.socket())
+    lent = loan.Loan.started(nbdkit.serve(settings, request, str(site.folder / "run" / "nbd_")), lease=3)
+    address = Path(lent.socket)
     assert address.is_socket()
     wait_until(lambda: not lent.open, "the end of the loan")
     assert not address.parent.exists()

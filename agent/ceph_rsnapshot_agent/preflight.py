@@ -7,15 +7,18 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from ceph_rsnapshot_agent.ceph.cluster import Cluster, bindings, connect
 from ceph_rsnapshot_agent.ceph.listing import list_images
 from ceph_rsnapshot_common.config.settings import Settings
-from ceph_rsnapshot_common.errors import CephRsnapshotError
+from ceph_rsnapshot_common.errors import CephRsnapshotError, ErrorRecord, ToolMissing
+from ceph_rsnapshot_common.files import space
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import commands
+from ceph_rsnapshot_common.progress import unwatched
 from ceph_rsnapshot_common.protocol.records import CheckItem, CheckRequest, Checks, Listing, ListRequest, bad, good
 from ceph_rsnapshot_common.sizes import format_size
 
@@ -34,6 +37,17 @@ def check(settings: Settings, request: CheckRequest, cancelled: threading.Event)
     except CephRsnapshotError as error:
         items.append(bad("ceph", str(error), "see that ceph.conf, keyring and CEPH_USER are right: ceph -s --id USER"))
     return Checks(items=tuple(items), time=time.time())
+
+
+def missing_tools() -> tuple[ErrorRecord, ...]:
+    """What is not installed on this node, and which package brings it."""
+    missing = []
+    for tool in _TOOLS:
+        try:
+            commands.find_tool(tool, Node.CEPH)
+        except ToolMissing as error:
+            missing.append(error.record())
+    return tuple(missing)
 
 
 def _tools() -> Iterator[CheckItem]:
@@ -56,13 +70,11 @@ def _folders(settings: Settings, request: CheckRequest) -> Iterator[CheckItem]:
     if not os.access(path, os.W_OK | os.X_OK):
         yield bad("ceph node: QCOW_TEMP_PATH", f"{path} can't be written", "see that it belongs to the agent's user")
     elif request.staged:
-        yield free_space("ceph node: QCOW_TEMP_PATH", settings, str(path))
+        yield _free_space("ceph node: QCOW_TEMP_PATH", settings, path)
 
 
-def free_space(name: str, settings: Settings, path: str) -> CheckItem:
-    """Whether there is more than MIN_FREESPACE."""
-    status = os.statvfs(path)
-    free = status.f_bavail * status.f_frsize
+def _free_space(name: str, settings: Settings, path: Path) -> CheckItem:
+    free = space.free_bytes(path)
     said = f"{format_size(free)} free in {path}, of which {format_size(settings.min_freespace)} must stay free"
     return good(name, said) if free > settings.min_freespace else bad(name, said, "make room, or lower MIN_FREESPACE")
 
@@ -73,7 +85,7 @@ def _pool(
     name = f"pool {pool}"
     wanted = ListRequest(pool=pool, snapshot_name=request.snapshot_name, image_re=request.image_re)
     try:
-        listing = list_images(cluster, settings, wanted, lambda _done, _total: None, cancelled)
+        listing = list_images(cluster, settings, wanted, unwatched, cancelled)
     except CephRsnapshotError as error:
         yield bad(name, str(error), "see that it exists, and that the cephx user may list it (profile rbd-read-only)")
         return
@@ -111,13 +123,13 @@ def _readable(name: str, ioctx: Any, listing: Listing) -> CheckItem:
 def _read_only(name: str, ioctx: Any, settings: Settings, user: str) -> CheckItem:
     if settings.allow_restore and settings.restore_user == user:
         return good(f"{name}: rights", f"client.{user} may write, because ALLOW_RESTORE is set")
-    if may_write(ioctx):
+    if _may_write(ioctx):
         said = f"client.{user} may write, and does not need to"
         return bad(f"{name}: rights", said, f"ceph auth caps client.{user} ... osd 'profile rbd-read-only pool=...'")
     return good(f"{name}: rights", f"client.{user} can't write")
 
 
-def may_write(ioctx: Any) -> bool:
+def _may_write(ioctx: Any) -> bool:
     """Found out without a change: who may not write is refused before Ceph looks whether the object exists."""
     rados = bindings("rados")
     try:
@@ -137,7 +149,7 @@ def _restore(settings: Settings, request: CheckRequest) -> Iterator[CheckItem]:
         with connect(settings.model_copy(update={"ceph_user": settings.restore_user})) as cluster:
             for pool in request.pools:
                 with cluster.pool(pool) as ioctx:
-                    if may_write(ioctx):
+                    if _may_write(ioctx):
                         yield good(f"restore to {pool}", f"client.{cluster.user} may write")
                     else:
                         said, advice = f"client.{cluster.user} can't write", "give it the caps 'profile rbd'"

@@ -26,23 +26,23 @@ class _Note(Base):
     image_id: str
 
 
-def note(settings: Settings, landed: LandedRequest) -> None:
+def write(settings: Settings, landed: LandedRequest) -> None:
     """Note the base of the next increment; failing is logged and does no harm."""
     snapshot = landed.snapshot
     path = _path(settings, snapshot.pool, snapshot.image)
-    written = _Note(
+    note = _Note(
         fsid=landed.fsid, image_id=snapshot.image_id, snapshot=snapshot.snapshot, snapshot_id=snapshot.snapshot_id
     )
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        partial.write_text(written.model_dump_json() + "\n", encoding="utf-8")
+        partial.write_text(note.model_dump_json() + "\n", encoding="utf-8")
         partial.rename(path)
     except OSError as error:
         _logger.warning("can't note the base of %s/%s: %s", snapshot.pool, snapshot.image, error)
 
 
-def find(settings: Settings, fsid: str, pool: Pool, image: str, image_id: str) -> Base | None:
+def read(settings: Settings, fsid: str, pool: Pool, image: str, image_id: str) -> Base | None:
     """The base as it was noted for this very image, or None."""
     try:
         found = _Note.model_validate_json(_path(settings, pool, image).read_bytes())

@@ -41,8 +41,12 @@ def read_digests(cluster: Cluster, request: DigestRequest, cancelled: threading.
 def _pieces(image: Any, group: tuple[ByteRange, ...]) -> Iterator[bytes]:
     for offset, length in group:
         for start in range(offset, offset + length, _PIECE):
-            count = min(_PIECE, offset + length - start)
-            data: bytes = image.read(start, count)
-            if len(data) != count:
-                raise EOFError(f"short read: {len(data)} of {count} bytes at {start}")
-            yield data
+            yield read_fully(image, start, min(_PIECE, offset + length - start))
+
+
+def read_fully(image: Any, offset: int, length: int) -> bytes:
+    """Bytes of an open `rbd.Image`. Raises: rbd.Error; EOFError, if there were fewer."""
+    data: bytes = image.read(offset, length)
+    if len(data) != length:
+        raise EOFError(f"short read: {len(data)} of {length} bytes at {offset}")
+    return data

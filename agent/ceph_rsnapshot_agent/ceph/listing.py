@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from functools import partial
@@ -17,11 +16,14 @@ from ceph_rsnapshot_agent.ceph.features import feature_names
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import Cancelled, ImageUnreadable
 from ceph_rsnapshot_common.names import Pool, is_unfinished
+from ceph_rsnapshot_common.progress import Progress
 from ceph_rsnapshot_common.protocol.manifest import Base
 from ceph_rsnapshot_common.protocol.records import Image, Listing, ListRequest, Snapshot
 
 _THREADS = 16
-_USER_NAMESPACE = 0  # RBD_SNAP_NAMESPACE_TYPE_USER; groups, trash and mirroring have their own
+# RBD_SNAP_NAMESPACE_TYPE_USER; groups, trash and mirroring have their own
+# (https://github.com/ceph/ceph/blob/main/src/include/rbd/librbd.h)
+_USER_NAMESPACE = 0
 _Noted = Callable[[str, str], Optional[Base]]
 """The base that was noted for an image of this name and id."""
 
@@ -32,35 +34,43 @@ def list_images(
     cluster: Cluster,
     settings: Settings,
     request: ListRequest,
-    progress: Callable[[int, int], None],
+    progress: Progress,
     cancelled: threading.Event,
 ) -> Listing:
     """All names of the pool, and in detail the images whose name matches ``request.image_re``.
 
     Args:
-        progress: gets the number of images looked at, and of all.
+        progress: gets the number of images looked at, and of those that match.
 
     Raises:
         PoolNotFound, PoolUnreadable, ClusterUnreachable: the pool's list could not be had; never mistaken for an empty
             pool.
         Cancelled: ``cancelled`` was set.
     """
-    chooses = re.compile(request.image_re).match
+    progress("listing")
+    matches = re.compile(request.image_re).match
     with cluster.pool(request.pool) as ioctx:
         names = _names(cluster, ioctx, request.pool)
-        chosen = {name: image_id for name, image_id in names.items() if chooses(name)}
-        noted = partial(base_notes.find, settings, cluster.fsid, request.pool)
-        look = partial(_look_at, ioctx, request, noted, cancelled)
+        chosen = [entry for entry in names.items() if matches(entry[0])]
+        noted = partial(base_notes.read, settings, cluster.fsid, request.pool)
+        found: list[tuple[Image, bool]] = []
         with ThreadPoolExecutor(_THREADS) as threads:
-            found = list(_counted(threads.map(look, chosen.items()), len(chosen), progress))
-        images, vanished = _without_vanished(found, lambda: _names(cluster, ioctx, request.pool))
+            for image in threads.map(partial(_look_at, ioctx, request, noted, cancelled), chosen):
+                found.append(image)
+                progress("listing", len(found), len(chosen))
+        # an image that is still listed but can't be opened is an error; one that was deleted meanwhile is not
+        now = _names(cluster, ioctx, request.pool) if any(missing for _, missing in found) else names
+    vanished = {image.name for image, missing in found if missing and now.get(image.name) != image.id}
+    for name in vanished:
+        _logger.info("%s was deleted while the pool was listed: skipped", name)
+    images = [image for image, _ in found if image.name not in vanished]
     return Listing(
         fsid=cluster.fsid,
         pool=request.pool,
         snapshot_name=request.snapshot_name,
         names=tuple(sorted(names)),
         images=tuple(sorted(images, key=lambda image: image.name)),
-        vanished=tuple(vanished),
+        vanished=tuple(sorted(vanished)),
     )
 
 
@@ -70,14 +80,6 @@ def _names(cluster: Cluster, ioctx: Any, pool: Pool) -> dict[str, str]:
         return {entry["name"]: entry["id"] for entry in rbd.RBD().list2(ioctx) if not is_unfinished(entry["name"])}
     except rbd.Error as error:
         raise cluster.unreadable(pool, error) from None
-
-
-def _counted(
-    images: Iterable[tuple[Image, bool]], total: int, progress: Callable[[int, int], None]
-) -> Iterable[tuple[Image, bool]]:
-    for count, image in enumerate(images, 1):
-        progress(count, total)
-        yield image
 
 
 def _look_at(
@@ -128,16 +130,3 @@ def snapshot_created(image: Any, snapshot_id: int) -> datetime:
     """When the snapshot was taken (librbd gives a naive time in UTC)."""
     created: datetime = image.get_snap_timestamp(snapshot_id)
     return created.replace(tzinfo=timezone.utc)
-
-
-def _without_vanished(
-    found: list[tuple[Image, bool]], names_now: Callable[[], dict[str, str]]
-) -> tuple[list[Image], list[str]]:
-    """Leave out images that were deleted meanwhile; one that is still listed but can't be opened is an error."""
-    if not any(missing for _, missing in found):
-        return [image for image, _ in found], []
-    now = names_now()
-    vanished = [image.name for image, missing in found if missing and now.get(image.name) != image.id]
-    for name in vanished:
-        _logger.info("%s was deleted while the pool was listed: skipped", name)
-    return [image for image, _ in found if image.name not in vanished], vanished

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Callable
+from typing import Any
 
 from ceph_rsnapshot_agent.ceph.cluster import Cluster, bindings
 from ceph_rsnapshot_agent.ceph.features import feature_names
@@ -14,13 +14,11 @@ from ceph_rsnapshot_agent.nbdkit_plugins.diff import Diff
 from ceph_rsnapshot_agent.nbdkit_plugins.windows import WINDOW, window_size
 from ceph_rsnapshot_common.content.ranges import Ranges
 from ceph_rsnapshot_common.errors import BaseUnusable, Cancelled, CephRsnapshotError, ImageUnreadable
+from ceph_rsnapshot_common.progress import Progress
 from ceph_rsnapshot_common.protocol.manifest import Layout
 from ceph_rsnapshot_common.protocol.records import ExportRequest, Facts, SnapshotRequest
 
 _FIRST_WINDOW = 64 * 1024**2
-
-Progress = Callable[[str, int, int], None]
-"""Gets the stage, the bytes done and the bytes in all."""
 
 
 def read_facts(cluster: Cluster, request: SnapshotRequest) -> Facts:

@@ -1,4 +1,4 @@
-"""nbdkit serving one snapshot on a unix socket, for one transfer."""
+"""nbdkit serving one snapshot, or one new image, on a unix socket, for one transfer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ceph_rsnapshot_common.process import servers
 from ceph_rsnapshot_common.process.commands import find_tool
 from ceph_rsnapshot_common.protocol.records import ExportRequest
 
-FOLDER_PREFIX = "ceph_rsnapshot_nbd_"
+_FOLDER_PREFIX = "ceph_rsnapshot_nbd_"
 _PLUGINS = Path(__file__).parents[1] / "nbdkit_plugins"
 _THREADS = 16
 # the Python in nbdkit takes its library from beside the first python3 of PATH, which may be any (pyenv, conda)
@@ -36,9 +36,20 @@ class Export:
         return servers.nbd_uri(self.socket)
 
 
+def lent_prefix(settings: Settings) -> str:
+    """How the folders of exports begin that are lent: they lie beside the agent's socket, which ssh reaches too."""
+    return str(settings.agent_socket.parent / _FOLDER_PREFIX)
+
+
+def sweep(settings: Settings) -> None:
+    """Remove the folders that killed agents left."""
+    for prefix in (_FOLDER_PREFIX, lent_prefix(settings)):
+        folders.sweep(prefix)
+
+
 @contextmanager
 def serve(
-    settings: Settings, request: ExportRequest, prefix: str = FOLDER_PREFIX, unchanged_below: int = 0
+    settings: Settings, request: ExportRequest, prefix: str = _FOLDER_PREFIX, unchanged_below: int = 0
 ) -> Iterator[Export]:
     """Serve the snapshot of ``request``, read-only, on a socket in a folder that only this user can enter.
 
@@ -50,11 +61,11 @@ def serve(
         CommandFailed: nbdkit did not start; has its output.
         ToolMissing: nbdkit is not installed.
     """
-    # the filter counts bits
+    # the filter counts bits: https://libguestfs.org/nbdkit-rate-filter.1.html
     rate = f"rate={request.bandwidth_limit * 8}" if request.bandwidth_limit else ""
     filters = ["--readonly", *(["--filter=rate"] if rate else [])]
     parameters = {
-        **_place(settings, request.pool),
+        **_ceph_parameters(settings, request.pool),
         "image": request.image,
         "image_id": request.image_id,
         "snapshot_id": str(request.snapshot_id),
@@ -67,13 +78,14 @@ def serve(
 
 
 @contextmanager
-def serve_new(settings: Settings, pool: Pool, image_id: str, prefix: str) -> Iterator[Export]:
-    """Serve a new image to be written; otherwise as `serve`."""
-    with _running(settings, prefix, [], "writer.py", {**_place(settings, pool), "image_id": image_id}) as export:
+def serve_new(settings: Settings, pool: Pool, image_id: str) -> Iterator[Export]:
+    """Serve a new image to be written, in a folder for exports that are lent; otherwise as `serve`."""
+    parameters = {**_ceph_parameters(settings, pool), "image_id": image_id}
+    with _running(settings, lent_prefix(settings), [], "writer.py", parameters) as export:
         yield export
 
 
-def _place(settings: Settings, pool: Pool) -> dict[str, str]:
+def _ceph_parameters(settings: Settings, pool: Pool) -> dict[str, str]:
     return {
         "conf": str(settings.ceph_conf_path),
         "user": settings.ceph_user,
@@ -90,9 +102,10 @@ def _running(
 ) -> Iterator[Export]:
     with folders.temporary(prefix) as folder:
         address, log = folder / "nbd.sock", folder / "nbdkit.log"
-        how = ["--foreground", "--exit-with-parent", f"--threads={_THREADS}", f"--unix={address}", *options]
+        # --exit-with-parent: https://libguestfs.org/nbdkit-captive.1.html
+        all_options = ["--foreground", "--exit-with-parent", f"--threads={_THREADS}", f"--unix={address}", *options]
         given = [*(f"{key}={value}" for key, value in parameters.items() if value), *filter(None, more)]
-        argv = [find_tool("nbdkit", Node.CEPH), *how, "python", str(_PLUGINS / plugin), *given]
+        argv = [find_tool("nbdkit", Node.CEPH), *all_options, "python", str(_PLUGINS / plugin), *given]
         with servers.started(argv, node=Node.CEPH, log=log, env=_ENVIRONMENT) as server:
             server.wait(lambda: servers.greets(address), settings.rados_timeout + 30.0)
             yield Export(address, log)

@@ -7,13 +7,12 @@ note in a file tells of it, so that also an agent that was killed removes it at 
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import secrets
-import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,60 +41,54 @@ _WATCHED_SECONDS = 90.0
 _logger = logging.getLogger(__name__)
 
 
+class _Note(Pool):
+    """What a note says: where an unfinished image is."""
+
+    fsid: str
+    image: str
+
+
 class Restore:
     """One restore; its image goes with `abort`, and stays after `finish`. Has a connection to Ceph of its own."""
 
-    def __init__(self, settings: Settings, request: RestoreRequest) -> None:
-        """Create the image.
+    image_id: str
+    loan: Loan
+    """The export to write to."""
+
+    def __init__(self, cluster: Cluster, ioctx: Any, request: RestoreRequest, note: Path) -> None:
+        self._cluster, self._ioctx, self._request, self._note = cluster, ioctx, request, note
+        self._name = unfinished_name(request.image, note.stem)
+        self._stack = ExitStack()
+
+    @classmethod
+    def started(cls, settings: Settings, request: RestoreRequest) -> Restore:
+        """Create the image, and open an export to write to it.
 
         Raises:
             RestoreNotAllowed: ALLOW_RESTORE is not set.
             TargetExists: there is an image of that name.
             PoolNotFound: there is no such pool, namespace or data pool.
             RestoreFailed: Ceph refused.
+            CommandFailed, ToolMissing: nbdkit did not start.
         """
         if not settings.allow_restore:
             raise RestoreNotAllowed
-        self._settings = settings.model_copy(update={"ceph_user": settings.restore_user})
-        self._request = request
-        self._done = threading.Lock()
-        token = secrets.token_hex(4)
-        self._name = unfinished_name(request.image, token)
-        self._loan: Loan | None = None
+        settings = _as_restore_user(settings)
         with ExitStack() as stack:
-            self._cluster = stack.enter_context(connect(self._settings))
-            self._ioctx = stack.enter_context(self._cluster.pool(request.pool))
-            self._ioctx.set_osdmap_full_try()
-            self._check_free()
-            self._note = _note_path(settings, token)
-            folders.make_private(self._note.parent, "QCOW_TEMP_PATH")
-            text = json.dumps({"fsid": self._cluster.fsid, **request.pool.model_dump(), "image": self._name}) + "\n"
-            stack.enter_context(locks.hold(self._note, text=text))
-            stack.callback(self._remove)
-            self.image_id = self._create()
-            self._stack = stack.pop_all()
-
-    def open(self) -> str:
-        """Path of the socket to write to.
-
-        Raises:
-            CommandFailed, ToolMissing: nbdkit did not start.
-        """
-        folder = str(self._settings.agent_socket.parent / nbdkit.FOLDER_PREFIX)
-        request, image_id = self._request, self.image_id
-        self._loan = Loan(lambda: nbdkit.serve_new(self._settings, request.pool, image_id, folder))
-        return self._loan.socket()
-
-    def renew(self) -> bool:
-        """Whether it is still open to be written."""
-        if self._loan is None or not self._loan.open:
-            return False
-        self._loan.renew()
-        return True
-
-    def written(self) -> str:
-        """Nothing more comes; returns the end of what nbdkit said."""
-        return self._loan.close() if self._loan else ""
+            cluster = stack.enter_context(connect(settings))
+            ioctx = stack.enter_context(_writable(cluster, request.pool))
+            restore = cls(cluster, ioctx, request, _notes(settings) / f"{secrets.token_hex(4)}.note")
+            restore._check_free()
+            folders.make_private(_notes(settings), "QCOW_TEMP_PATH")
+            where = _Note(fsid=cluster.fsid, image=restore._name, **request.pool.model_dump())
+            stack.enter_context(locks.hold(restore._note, text=where.model_dump_json() + "\n"))
+            stack.callback(restore._remove)
+            restore.image_id = restore._create()
+            export = nbdkit.serve_new(settings, request.pool, restore.image_id)
+            restore.loan = Loan.started(export, settings.export_lease)
+            stack.callback(restore.loan.close)
+            restore._stack = stack.pop_all()
+        return restore
 
     def image(self) -> Any:
         """The image, open for reading; a context manager."""
@@ -109,7 +102,7 @@ class Restore:
             RestoreFailed: Ceph refused.
         """
         rbd = bindings("rbd")
-        self.written()
+        self.loan.close()
         try:
             rbd.RBD().rename(self._ioctx, self._name, self._request.image)
         except rbd.ImageExists:
@@ -120,18 +113,16 @@ class Restore:
         self._stack.close()
 
     def abort(self) -> None:
-        """Remove the image, unless it is finished; safe to call twice and from any thread.
+        """Remove the image, unless it is finished.
 
         Raises:
             RestoreFailed: it could not be removed.
         """
-        with self._done:
-            self.written()
-            self._stack.close()
-            if self._note.exists():
-                where = f"{self._request.pool}/{self._name}"
-                reason = f"the unfinished image {where} stays until the next restore or start of the agent; see its log"
-                raise RestoreFailed(target=self._target, reason=reason)
+        self._stack.close()
+        if self._note.exists():
+            where = f"{self._request.pool}/{self._name}"
+            reason = f"the unfinished image {where} stays until the next restore or start of the agent; see its log"
+            raise RestoreFailed(target=self._target, reason=reason)
 
     @property
     def _target(self) -> str:
@@ -175,30 +166,35 @@ def creation_options(rbd: Any, layout: Layout) -> dict[str, Any]:
 
 def sweep(settings: Settings) -> None:
     """Remove the images of restores whose agent was killed; what can't be removed now is tried again next time."""
-    for path in sorted(_note_path(settings, "x").parent.glob("*.note")):
+    for path in sorted(_notes(settings).glob("*.note")):
         try:
             _, text = locks.read(path)
-            with locks.hold(path, text=text):
-                _sweep_one(settings, path, json.loads(text))
-        except (LockHeld, OSError, ValueError, KeyError, CephRsnapshotError) as error:
+            with locks.hold(path, text=text):  # the same text, in case that we are killed here
+                _sweep_one(settings, path, _Note.model_validate_json(text))
+        except (LockHeld, OSError, ValueError, CephRsnapshotError) as error:
             _logger.info("%s stays for now: %s", path, error)
 
 
-def _sweep_one(settings: Settings, path: Path, note: dict[str, str]) -> None:
-    settings = settings.model_copy(update={"ceph_user": settings.restore_user})
-    pool = Pool(pool=note["pool"], namespace=note["namespace"])
-    with connect(settings) as cluster:
-        _right_cluster(cluster, note)
-        with cluster.pool(pool) as ioctx:
-            ioctx.set_osdmap_full_try()
-            _logger.warning("removing what a killed restore left: %s/%s", pool, note["image"])
-            if _remove_image(ioctx, note["image"]):
+def _sweep_one(settings: Settings, path: Path, note: _Note) -> None:
+    with connect(_as_restore_user(settings)) as cluster:
+        if cluster.fsid != note.fsid or not is_unfinished(note.image):
+            raise ValueError("it is of another cluster, or names no image of a restore")
+        with _writable(cluster, note) as ioctx:
+            _logger.warning("removing what a killed restore left: %s/%s", note, note.image)
+            if _remove_image(ioctx, note.image):
                 path.unlink()
 
 
-def _right_cluster(cluster: Cluster, note: dict[str, str]) -> None:
-    if cluster.fsid != note["fsid"] or not is_unfinished(note["image"]):
-        raise ValueError("it is of another cluster, or names no image of a restore")
+@contextmanager
+def _writable(cluster: Cluster, pool: Pool) -> Iterator[Any]:
+    """An ioctx that can delete in a full pool, and whose writes fail there instead of waiting."""
+    with cluster.pool(pool) as ioctx:
+        ioctx.set_osdmap_full_try()
+        yield ioctx
+
+
+def _as_restore_user(settings: Settings) -> Settings:
+    return settings.model_copy(update={"ceph_user": settings.restore_user})
 
 
 def _remove_image(ioctx: Any, name: str) -> bool:
@@ -233,5 +229,5 @@ def _remove_snapshots(ioctx: Any, name: str) -> None:
             image.remove_snap(snapshot["name"])
 
 
-def _note_path(settings: Settings, token: str) -> Path:
-    return settings.qcow_temp_path.parent / "restores" / f"{token}.note"
+def _notes(settings: Settings) -> Path:
+    return settings.qcow_temp_path.parent / "restores"

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ceph_rsnapshot_agent.ceph.cluster import bindings
+from ceph_rsnapshot_agent.ceph.digests import read_fully
 from ceph_rsnapshot_agent.nbdkit_plugins.diff import Diff
 from ceph_rsnapshot_agent.restore.new_image import Restore
 from ceph_rsnapshot_common.content.block_digests import BLOCK, PIECE, block_sums, combined
@@ -35,7 +36,7 @@ def block_digests(restore: Restore, request: BlockRequest, cancelled: threading.
             def one(each: Range) -> list[tuple[int, int]]:
                 if cancelled.is_set():
                     raise Cancelled(what="the verification of a restored image")
-                return list(block_sums(each[0], _read(image, each)))
+                return list(block_sums(each[0], read_fully(image, *each)))
 
             for sums in threads.map(one, ranges):
                 for block, amount in sums:
@@ -55,11 +56,3 @@ def _allocated(image: Any, request: BlockRequest) -> Iterator[Range]:
     whole = union(found, grain=PIECE)
     inside = ((max(at, start), min(at + n, end) - max(at, start)) for at, n in clipped(whole, size))
     return cut(((at, n) for at, n in inside if n > 0), _READ)
-
-
-def _read(image: Any, each: Range) -> bytes:
-    offset, length = each
-    data: bytes = image.read(offset, length)
-    if len(data) != length:
-        raise EOFError(f"short read: {len(data)} of {length} bytes at {offset}")
-    return data

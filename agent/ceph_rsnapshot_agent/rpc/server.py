@@ -41,8 +41,7 @@ def serve(settings: Settings) -> None:
         # the lock is ours: a socket or file that is still there belongs to a dead agent
         address.unlink(missing_ok=True)
         claims.sweep(settings.qcow_temp_path)
-        folders.sweep(nbdkit.FOLDER_PREFIX)
-        folders.sweep(str(address.parent / nbdkit.FOLDER_PREFIX))
+        nbdkit.sweep(settings)
         # Ceph may be away: that must not keep the agent from starting
         threading.Thread(target=new_image.sweep, args=(settings,), daemon=True).start()
         sessions = Sessions(settings)
@@ -106,7 +105,7 @@ def _ended_by_signals(server: Any) -> Iterator[None]:
 
 
 def _notify(state: str) -> None:
-    """Tell systemd, if it started us (sd_notify(3))."""
+    """Tell systemd, if it started us (https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html)."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return

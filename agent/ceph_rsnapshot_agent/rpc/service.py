@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import json
 import threading
+from functools import partial
 from typing import Any, Callable, TypeVar, cast
 
 import rpyc
 from pydantic import BaseModel, ValidationError
 
 from ceph_rsnapshot_agent.rpc.jobs import to_record
+from ceph_rsnapshot_agent.rpc.restores import Restores
 from ceph_rsnapshot_agent.rpc.session import Session
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import BadRequest, one_line
 from ceph_rsnapshot_common.model import Record
+from ceph_rsnapshot_common.progress import Progress
 from ceph_rsnapshot_common.protocol import calls
 from ceph_rsnapshot_common.protocol.calls import Call, Job
 from ceph_rsnapshot_common.protocol.records import JobStatus, Nothing
@@ -25,6 +28,8 @@ _Takes = TypeVar("_Takes")
 _Gives = TypeVar("_Gives")
 _Request = TypeVar("_Request", bound=Record)
 _Result = TypeVar("_Result", bound=Record)
+_Owner = TypeVar("_Owner")
+_Work = Callable[[_Owner, _Request, Progress, threading.Event], _Result]
 
 Answer = Callable[[Session, tuple[object, ...]], object]
 """Reads the arguments of a call, and does it."""
@@ -89,8 +94,12 @@ def _call(call: Call[_Takes, _Gives], do: Callable[[Session, _Takes], _Gives | N
     return call.name, lambda session, arguments: do(session, _read(call.takes, arguments))
 
 
-def _job(job: Job[_Request, _Result], start: Callable[[Session, _Request], str]) -> tuple[str, Answer]:
-    return job.name, lambda session, arguments: start(session, _read(job.takes, arguments))
+def _job(job: Job[_Request, _Result], work: _Work[Session, _Request, _Result]) -> tuple[str, Answer]:
+    return job.name, lambda session, given: session.jobs.start(partial(work, session, _read(job.takes, given)))
+
+
+def _restore(job: Job[_Request, _Result], work: _Work[Restores, _Request, _Result]) -> tuple[str, Answer]:
+    return job.name, lambda session, given: session.jobs.start(partial(work, session.restores, _read(job.takes, given)))
 
 
 def _poll(session: Session, job: str) -> JobStatus:
@@ -117,18 +126,18 @@ _ANSWERS: dict[str, Answer] = dict(
         _call(calls.POLL, _poll),
         _call(calls.RESULT, _result),
         _call(calls.CANCEL, lambda session, job: session.jobs.get(job).cancel()),
-        _job(calls.LIST, Session.start_list),
-        _job(calls.EXPORT, Session.start_export),
-        _job(calls.OPEN, Session.start_open),
-        _job(calls.CLOSE, lambda session, request: session.start_close(request.export)),
-        _job(calls.EXTENTS, Session.start_extents),
-        _job(calls.DIGESTS, Session.start_digests),
-        _job(calls.CHECK, Session.start_check),
-        _job(calls.RESTORE, lambda session, request: session.restores.start(request)),
-        _job(calls.WRITTEN, lambda session, request: session.restores.start_written(request.export)),
-        _job(calls.BLOCK_DIGESTS, lambda session, request: session.restores.start_digests(request)),
-        _job(calls.FINISH, lambda session, request: session.restores.start_finish(request.export)),
-        _job(calls.ABORT, lambda session, request: session.restores.start_abort(request.export)),
+        _job(calls.LIST, Session.list_pool),
+        _job(calls.EXPORT, Session.export_qcow),
+        _job(calls.OPEN, Session.open_export),
+        _job(calls.CLOSE, Session.close_export),
+        _job(calls.EXTENTS, Session.extents),
+        _job(calls.DIGESTS, Session.digests),
+        _job(calls.CHECK, Session.check),
+        _restore(calls.RESTORE, Restores.create),
+        _restore(calls.WRITTEN, Restores.written),
+        _restore(calls.BLOCK_DIGESTS, Restores.digests),
+        _restore(calls.FINISH, Restores.finish),
+        _restore(calls.ABORT, Restores.abort),
     ]
 )
 

@@ -7,7 +7,6 @@ by the sweep (export_qcow leaves finished ones on purpose).
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Iterator
@@ -18,37 +17,28 @@ from typing import Optional
 
 from ceph_rsnapshot_common.errors import ExportInUse, LockHeld
 from ceph_rsnapshot_common.files import folders, locks
+from ceph_rsnapshot_common.files.image_files import ImageFiles
+from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.names import Pool, encode, image_folder
 
 _CLAIMS = ".claims"
 _logger = logging.getLogger(__name__)
 
 
+class _Claim(Record):
+    """What a claim says: the image's folder, relative to QCOW_TEMP_PATH."""
+
+    folder: str
+
+
 @dataclass(frozen=True)
-class Files:
-    """The temporary files of one image; ``folder`` holds nothing else."""
+class Files(ImageFiles):
+    """The temporary files of one image; ``folder``, which is below ``base``, holds nothing else."""
 
     base: Path
-    relative: PurePosixPath
-
-    @property
-    def folder(self) -> Path:
-        return self.base / self.relative
-
-    @property
-    def qcow(self) -> Path:
-        return self.folder / f"{self.relative.name}.qcow2"
-
-    @property
-    def partial(self) -> Path:
-        return self.folder / f"{self.relative.name}.qcow2.partial"
-
-    @property
-    def manifest(self) -> Path:
-        return self.folder / f"{self.relative.name}.json"
 
     def remove(self) -> bool:
-        """Remove them and their folders as far as these are empty; tells whether there was a qcow2."""
+        """Remove them, and their folders as far as these are empty; tells whether there was a qcow2."""
         existed = self.qcow.exists()
         for path in (self.partial, self.qcow, self.manifest, self.manifest.with_name(f"{self.manifest.name}.partial")):
             path.unlink(missing_ok=True)
@@ -74,8 +64,7 @@ def claim(
     folders.make_private(base, "QCOW_TEMP_PATH")
     claims = folders.make_private(base / _CLAIMS, "QCOW_TEMP_PATH")
     relative = image_folder(pool, image)
-    mark = claims / encode(str(relative))
-    text = json.dumps({"folder": str(relative)}) + "\n"
+    mark, text = claims / encode(str(relative)), _Claim(folder=str(relative)).model_dump_json() + "\n"
     with ExitStack() as stack:
         try:
             locks.hold_patiently(
@@ -86,7 +75,7 @@ def claim(
             )
         except LockHeld:
             raise ExportInUse(pool=pool, image=image, path=mark) from None
-        yield Files(base, relative)
+        yield _files(base, relative)
 
 
 def sweep(base: Path) -> None:
@@ -104,8 +93,12 @@ def sweep(base: Path) -> None:
 def _sweep_one(base: Path, text: str) -> None:
     if not text.strip():
         return  # killed before it made anything
-    relative = PurePosixPath(json.loads(text)["folder"])
+    relative = PurePosixPath(_Claim.model_validate_json(text).folder)
     if relative.is_absolute() or ".." in relative.parts:
         return
     _logger.warning("removing what a killed export left in %s", base / relative)
-    Files(base, relative).remove()
+    _files(base, relative).remove()
+
+
+def _files(base: Path, relative: PurePosixPath) -> Files:
+    return Files(base / relative, relative.name, base)

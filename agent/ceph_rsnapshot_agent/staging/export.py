@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from datetime import datetime, timezone
 
 from ceph_rsnapshot_agent.ceph import snapshot
 from ceph_rsnapshot_agent.ceph.cluster import Cluster
-from ceph_rsnapshot_agent.ceph.snapshot import Progress
 from ceph_rsnapshot_agent.nbd import nbdkit
 from ceph_rsnapshot_agent.staging.claims import Files
-from ceph_rsnapshot_common import __version__
 from ceph_rsnapshot_common.config.settings import Settings
-from ceph_rsnapshot_common.content.ranges import Ranges, clipped
+from ceph_rsnapshot_common.content.ranges import clipped
 from ceph_rsnapshot_common.errors import Cancelled, CommandFailed, ExportFailed
 from ceph_rsnapshot_common.files import folders, space
 from ceph_rsnapshot_common.node import Node
-from ceph_rsnapshot_common.process import commands, qemu_img
+from ceph_rsnapshot_common.process import qemu_img
 from ceph_rsnapshot_common.process.servers import tail
-from ceph_rsnapshot_common.protocol.manifest import Manifest, Versions, render
-from ceph_rsnapshot_common.protocol.records import Exported, ExportRequest, Facts, QcowOptions
+from ceph_rsnapshot_common.progress import Progress
+from ceph_rsnapshot_common.protocol.description import Transfer, describe
+from ceph_rsnapshot_common.protocol.manifest import render
+from ceph_rsnapshot_common.protocol.records import Exported, ExportRequest
+from ceph_rsnapshot_common.sizes import disk_bytes
 
 
 def export(
@@ -57,7 +57,9 @@ def export(
         snapshot.check_still_there(cluster, full)
         progress("checking", allocated.bytes, allocated.bytes)
         qemu_img.finish(files.partial, files.qcow, Node.CEPH)
-        manifest = _manifest(full, files, facts, allocated, started)
+        on_disk = disk_bytes(files.qcow.stat())
+        transfer = Transfer("staged", "full", allocated_bytes=allocated.bytes, transferred_bytes=on_disk)
+        manifest = describe(full, facts, files.qcow, transfer, started, qemu_img.qemu_version(Node.CEPH))
         folders.write_durably(files.manifest, render(manifest))
         ranges = tuple(clipped(allocated, facts.size))
         return Exported(facts=facts, folder=str(files.folder), manifest=manifest, allocated=ranges)
@@ -76,66 +78,28 @@ def _copy(
     progress: Progress,
     cancelled: threading.Event,
 ) -> None:
+    options = ["-f", "raw", "-O", "qcow2", *qemu_img.create_options(request.qcow)]
+    compressed = [] if request.qcow.compression == "none" else ["-c"]
     # BANDWIDTH_LIMIT is rsync's, which carries the qcow2 to the other node
     with nbdkit.serve(settings, request.model_copy(update={"bandwidth_limit": 0})) as served:
         try:
-            need = _measure(served.uri, request.qcow, cancelled)
+            need = qemu_img.measure(served.uri, options, Node.CEPH, cancelled)
             space.check(files.folder, need, settings.min_freespace)
             with space.watched(files.folder, settings.min_freespace, cancelled) as watch:
                 try:
-                    _convert(served.uri, files, request.qcow, allocated, progress, watch.stop)
+                    qemu_img.convert(
+                        served.uri,
+                        str(files.partial),
+                        [*compressed, *options],
+                        Node.CEPH,
+                        progress=progress,
+                        stage="exporting",
+                        total=allocated,
+                        cancelled=watch.stop,
+                    )
                 except Cancelled:
                     raise (watch.error or Cancelled(what=f"the export of {request.image}")) from None
         except CommandFailed as error:
             # qemu-img says "Input/output error"; why is in nbdkit's log
             reason = "; nbdkit: ".join(filter(None, [str(error), tail(served.log)]))
             raise ExportFailed(pool=request.pool, image=request.image, reason=reason) from None
-
-
-def _measure(uri: str, options: QcowOptions, cancelled: threading.Event) -> int:
-    """Bytes that the qcow2 will need at most."""
-    how = ["--output=json", "-f", "raw", "-O", "qcow2", *qemu_img.create_options(options)]
-    argv = [commands.find_tool("qemu-img", Node.CEPH), "measure", *how, uri]
-    answer = commands.run(commands.dying_with_parent(argv, Node.CEPH), cancelled=cancelled)
-    return int(json.loads(answer.stdout)["required"])
-
-
-def _convert(
-    uri: str,
-    files: Files,
-    options: QcowOptions,
-    allocated: int,
-    progress: Progress,
-    cancelled: threading.Event,
-) -> None:
-    def show(share: float) -> None:
-        progress("exporting", int(allocated * share), allocated)
-
-    show(0)
-    compressed = [] if options.compression == "none" else ["-c"]
-    how = [*compressed, "-f", "raw", "-O", "qcow2", *qemu_img.create_options(options)]
-    qemu_img.convert(uri, str(files.partial), how, Node.CEPH, show, cancelled=cancelled)
-
-
-def _manifest(request: ExportRequest, files: Files, facts: Facts, allocated: Ranges, started: datetime) -> Manifest:
-    status = files.qcow.stat()
-    return Manifest(
-        fsid=facts.fsid,
-        pool=request.pool.pool,
-        namespace=request.pool.namespace,
-        image=request.image,
-        image_id=request.image_id,
-        snapshot=request.snapshot,
-        snapshot_id=request.snapshot_id,
-        snapshot_created=facts.created,
-        size=facts.size,
-        allocated_bytes=allocated.bytes,
-        qcow2_bytes=status.st_blocks * 512,
-        qcow2_file_size=status.st_size,
-        qcow2_mtime_ns=status.st_mtime_ns,
-        transferred_bytes=status.st_blocks * 512,
-        started=started,
-        ended=datetime.now(timezone.utc),
-        layout=facts.layout,
-        versions=Versions(ceph_rsnapshot=__version__, ceph=facts.ceph, qemu=qemu_img.qemu_version(Node.CEPH)),
-    )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import threading
 import time
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Callable
 
 from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import commands
+from ceph_rsnapshot_common.progress import Progress
 from ceph_rsnapshot_common.protocol.records import QcowOptions
 
 _COROUTINES = "16"
@@ -28,10 +30,12 @@ def create_options(qcow: QcowOptions) -> list[str]:
 def convert(
     source: str,
     target: str,
-    how: Sequence[str],
+    options: Sequence[str],
     node: Node,
-    progress: Callable[[float], None],
     *,
+    progress: Progress,
+    stage: str,
+    total: int,
     pass_fds: Sequence[int] = (),
     waiting: Callable[[], None] | None = None,
     cancelled: threading.Event | None = None,
@@ -39,26 +43,33 @@ def convert(
     """`qemu-img convert` with its progress; zeros are not written where they need not be.
 
     Args:
-        how: formats and whatever else the target needs; ``-c`` if it is to be compressed.
-        progress: gets the share that is done, from 0 to 1.
+        options: formats and whatever else the target needs; ``-c`` if it is to be compressed.
+        progress: is told how many of the ``total`` bytes of this ``stage`` are done.
         pass_fds: open files that qemu-img gets, if ``source`` is one of them (/proc/self/fd).
         waiting, cancelled: see `commands.run`.
 
     Raises:
         CommandFailed: reading or writing failed.
-        Cancelled
+        Cancelled: ``cancelled`` was set.
     """
 
-    def read(text: str) -> None:
-        percents = _PERCENT.findall(text)
-        if percents:
-            progress(float(percents[-1]) / 100)
+    def tell(text: str) -> None:
+        if percents := _PERCENT.findall(text):
+            progress(stage, int(total * (float(percents[-1]) / 100)), total)
 
+    progress(stage, 0, total)
     # with -c, -W is accepted and makes a wrong file
-    order = [] if "-c" in how else ["-W"]
-    argv = [commands.find_tool("qemu-img", node), "convert", "-p", *order, "-m", _COROUTINES, *how, source, target]
+    order = [] if "-c" in options else ["-W"]
+    argv = [commands.find_tool("qemu-img", node), "convert", "-p", *order, "-m", _COROUTINES, *options, source, target]
     argv = commands.dying_with_parent(argv, node)
-    commands.run(argv, on_stdout=read, pass_fds=pass_fds, waiting=waiting, cancelled=cancelled)
+    commands.run(argv, on_stdout=tell, pass_fds=pass_fds, waiting=waiting, cancelled=cancelled)
+
+
+def measure(source: str, options: Sequence[str], node: Node, cancelled: threading.Event) -> int:
+    """Bytes that `convert` with these ``options`` will need at most. Raises: CommandFailed, Cancelled."""
+    argv = [commands.find_tool("qemu-img", node), "measure", "--output=json", *options, source]
+    answer = commands.run(commands.dying_with_parent(argv, node), cancelled=cancelled)
+    return int(json.loads(answer.stdout)["required"])
 
 
 def check(path: Path, node: Node, pass_fds: Sequence[int] = ()) -> None:
@@ -77,15 +88,21 @@ def finish(partial: Path, path: Path, node: Node) -> None:
         CommandFailed: `qemu-img check` found errors.
     """
     check(partial, node)
-    # rsync takes files of equal size and time for equal: no two exports may share a time
+    # rsync takes files of equal size and time for equal (https://download.samba.org/pub/rsync/rsync.1, "quick check"):
+    # no two exports may share a time
     now = time.time_ns()
     os.utime(partial, ns=(now, now))
     partial.rename(path)
 
 
-@cache  # asked for each image
 def qemu_version(node: Node) -> str:
-    """Such as ``7.2.22``."""
-    first_line = commands.run([commands.find_tool("qemu-img", node), "--version"]).stdout.split("\n")[0]
+    """Such as ``7.2.22``. Raises: ToolMissing, CommandFailed."""
+    tool = commands.find_tool("qemu-img", node)
+    return _version(tool, Path(tool).stat().st_mtime_ns)
+
+
+@lru_cache(1)  # asked for each image; anew when qemu was upgraded, because an agent lives for months
+def _version(tool: str, _modified: int) -> str:
+    first_line = commands.run([tool, "--version"]).stdout.split("\n")[0]
     match = re.search(r"version (\S+)", first_line)
     return match.group(1) if match else first_line

@@ -18,6 +18,7 @@ from ceph_rsnapshot.repository.catalog import Backup
 from ceph_rsnapshot.repository.open_backup import Held, hold
 from ceph_rsnapshot.restorer.result import Restored
 from ceph_rsnapshot.restorer.source import expected_digests, usable
+from ceph_rsnapshot_common import sizes
 from ceph_rsnapshot_common.content.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import CommandFailed, RestoreFailed, TargetExists
 from ceph_rsnapshot_common.files import folders, locks
@@ -50,7 +51,7 @@ def restore_file(
             _give_name(partial, path)
         except (CommandFailed, OSError) as error:
             raise RestoreFailed(target=path, reason=error) from None
-        written = path.stat().st_blocks * 512
+        written = sizes.disk_bytes(path.stat())
     seconds = round(time.monotonic() - started, 3)
     return Restored(
         backup=backup,
@@ -76,11 +77,16 @@ def _partial(path: Path) -> Iterator[Path]:
 
 
 def _convert(held: Held, partial: Path, file_format: str, size: int, progress: Progress) -> None:
-    def show(share: float) -> None:
-        progress("converting", int(size * share), size)
-
-    formats = ["-f", "qcow2", "-O", file_format]
-    qemu_img.convert(str(held.qcow), str(partial), formats, Node.BACKUP, show, pass_fds=held.pass_fds)
+    qemu_img.convert(
+        str(held.qcow),
+        str(partial),
+        ["-f", "qcow2", "-O", file_format],
+        Node.BACKUP,
+        progress=progress,
+        stage="converting",
+        total=size,
+        pass_fds=held.pass_fds,
+    )
     if file_format == "raw":
         os.truncate(partial, size)  # a qcow2 counts in sectors, an image in bytes
 

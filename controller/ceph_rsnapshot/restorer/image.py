@@ -99,9 +99,17 @@ class _Restore:
             with ExitStack() as stack:
                 remote, local = Path(self._opened.socket), self._folder / "restore.sock"
                 target = stack.enter_context(forwarded(self._client.link, remote, local))
-                options = ["-n", "--target-is-zero", "-f", "qcow2", "-O", "raw"]
-                uri, fds, renew = servers.nbd_uri(target), held.pass_fds, self._lease.renew
-                qemu_img.convert(str(held.qcow), uri, options, Node.BACKUP, self._show, pass_fds=fds, waiting=renew)
+                qemu_img.convert(
+                    str(held.qcow),
+                    servers.nbd_uri(target),
+                    ["-n", "--target-is-zero", "-f", "qcow2", "-O", "raw"],
+                    Node.BACKUP,
+                    progress=self._progress,
+                    stage="restoring",
+                    total=self._size,
+                    pass_fds=held.pass_fds,
+                    waiting=self._lease.renew,
+                )
             return self._data_bytes(held)
         except (NbdFailed, CommandFailed) as error:
             # nbdkit knows why a write failed; and if the agent is gone, that is what is said
@@ -111,9 +119,6 @@ class _Restore:
     def _data_bytes(self, held: Held) -> int:
         with qemu_nbd.opened(held.qcow, self._folder, "reading the backup", pass_fds=held.pass_fds) as handle:
             return sum(length for _, length in data_extents(handle, 0, self._size))
-
-    def _show(self, share: float) -> None:
-        self._progress("restoring", int(share * self._size), self._size)
 
     def _compare(self, expected: int) -> None:
         """Raises: RestoreFailed if the new image does not hold what was backed up."""
