@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ceph_rsnapshot_common.protocol import calls
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = {
     "agent": "ceph_rsnapshot_agent",
@@ -74,3 +76,10 @@ def test_every_decision_is_in_the_list() -> None:
     listed = re.findall(r"^(\d+)\. \[.+\]\((\d{4})-[\w-]+\.md\)$", (DECISIONS / "README.md").read_text(), re.MULTILINE)
     pages = sorted(path.name[:4] for path in DECISIONS.glob("0*.md"))
     assert [page for _, page in listed] == pages == [f"{int(number):04}" for number, _ in listed]
+
+
+def test_every_call_is_in_the_security_section() -> None:
+    text = (ROOT / "docs" / "how-it-works.md").read_text().partition("## Security")[2]
+    names = {each.name for each in vars(calls).values() if isinstance(each, (calls.Call, calls.Job))}
+    assert names
+    assert {name for name in names if not re.search(rf"\b{name}\b", text)} == set()
