@@ -47,7 +47,7 @@ def _agent(arguments: argparse.Namespace) -> int:
     os.umask(0o077)
     logs.set_up(settings.verbose, settings.sh_logging)
     for module in ("rados", "rbd"):
-        bindings(module)  # better said now than in the night
+        bindings(module)  # better to fail now than at night
     server.serve(settings)
     return 0
 
@@ -184,7 +184,7 @@ def _request(pool: Pool, image: Image, snapshot: str) -> ExportRequest:
 
 @contextmanager
 def _terminal_progress() -> Iterator[Progress]:
-    """One line on standard error that is written over, on a terminal only; it goes at the end."""
+    """One line on standard error that is overwritten, on a terminal only; it is cleared at the end."""
     if not sys.stderr.isatty():
         yield unwatched
         return

@@ -6,14 +6,14 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Who watches the work on one thing."""
+    """Watches the work on one thing."""
 
     def __call__(self, stage: str, done: int = 0, total: int = 0, /) -> None:
         """``done`` of ``total`` bytes (of a listing: images) of this stage; both 0 if the stage has no measure."""
 
 
 class ProgressByName(Protocol):
-    """Who watches the work on one thing after the other; `named` makes a `Progress` of it."""
+    """Watches the work on one thing after another; `named` makes a `Progress` of it."""
 
     def __call__(self, name: str, stage: str, done: int, total: int, /) -> None:
         """As `Progress`, with the name of the thing."""

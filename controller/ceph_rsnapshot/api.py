@@ -93,14 +93,14 @@ def backup(
 
 
 def list_backups(settings: Settings | None = None, which: str | None = None) -> list[Backup]:
-    """The backups that there are, by image, the newest first; only the backup node's disk is read.
+    """All backups, by image, the newest first; only the backup node's disk is read.
 
     Args:
         which: ``POOL``, ``POOL/NAMESPACE`` or ``[POOL/[NAMESPACE/]]IMAGE``; ``@SNAPSHOT`` or ``@daily.N`` may follow.
             None means all.
 
     Raises:
-        BackupNotFound: there is none of that name; says what comes near.
+        BackupNotFound: there is none of that name; suggests similar names.
         PathNotUsable: BACKUP_BASE_PATH can't be read.
     """
     from ceph_rsnapshot.repository.selection import chosen
@@ -127,7 +127,7 @@ def verify(
         not_verified_for: only those that were not found good within this time.
         source: also compare with the snapshot in Ceph, through the agent, if it still exists.
         progress: gets the backup's name, the stage, and bytes done and in all (0 if the stage has no measure).
-        on_verified: gets each result as it is there.
+        on_verified: gets each result as soon as it is there.
 
     Raises:
         BackupNotFound, PathNotUsable: as `list_backups`.
@@ -210,7 +210,7 @@ def serve(
         port: TCP port on loopback, instead of a socket.
 
     Raises:
-        BackupNotFound, BackupDamaged: there is no such backup, or its qcow2 has gone.
+        BackupNotFound, BackupDamaged: there is no such backup, or its qcow2 is gone.
         PathNotUsable: socket or port is in use, or not possible.
         CommandFailed, ToolMissing: qemu-nbd does not start.
     """
@@ -223,7 +223,7 @@ def serve(
 def check(settings: Settings | None = None, *, config: str | Path | None = None) -> CheckReport:
     """See whether both nodes are ready for the next run: a list of what was looked at, with advice.
 
-    Nothing is changed, on neither node. What can't be found out is in the list too, and so is a configuration that
+    Nothing is changed on either node. What can't be found out is in the list too, and so is a configuration that
     can't be used.
 
     Args:

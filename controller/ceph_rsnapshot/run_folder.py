@@ -1,4 +1,4 @@
-"""The private temporary folder of one command: sockets, outputs and digests that nobody needs afterwards."""
+"""The private temporary folder of one command: sockets, outputs and digests that are not needed afterwards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PREFIX = "ceph_rsnapshot_run_"
 
 
 def made() -> AbstractContextManager[Path]:
-    """A new folder of mode 0700, which goes when the block ends."""
+    """A new folder of mode 0700, which is removed when the block ends."""
     return folders.temporary(_PREFIX)
 
 

@@ -55,7 +55,7 @@ def load(path: str | Path | None = None, flags: Mapping[str, Any] | None = None)
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML itself takes the last of two equal keys without a word; a backup must not."""
+    """YAML loaders silently keep the last of two equal keys; a backup program must not."""
 
 
 def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:

@@ -27,13 +27,13 @@ BACKUP, CEPH = Node.BACKUP, Node.CEPH
 
 @dataclass(frozen=True)
 class Option:
-    """What the table says of an option beside its default and its description.
+    """What the table says about an option besides its default and description.
 
     Attributes:
         flags: those of the command line.
-        metavar: what stands for the flags' value in the help; None: they take none and turn the option on.
+        metavar: name of the value in the help; None: the flags take no value and turn the option on.
         node: where the option counts; None: on both.
-        written: how its value stands in a configuration file, where that is not as in JSON.
+        written: how its value is written in a configuration file, if not as in JSON.
     """
 
     flags: tuple[str, ...]
@@ -244,7 +244,7 @@ class Settings(BaseModel):
         return self.ceph_conf or Path("/etc/ceph") / f"{self.ceph_cluster}.conf"
 
     def written(self) -> dict[str, object]:
-        """The value of each option as it may stand in a configuration file (as JSON, which is YAML too)."""
+        """The value of each option as it is written in a configuration file (as JSON, which is also YAML)."""
         values = self.model_dump(mode="json")
         for key in values:
             if (write := option(key).written) is not None:
@@ -253,7 +253,7 @@ class Settings(BaseModel):
 
 
 def option(key: str) -> Option:
-    """What the table says of the option that is the field ``key``."""
+    """What the table says about the option ``key`` (a field of `Settings`)."""
     extra: Any = Settings.model_fields[key].json_schema_extra
     found: Option = extra["option"]
     return found

@@ -9,7 +9,7 @@ from ceph_rsnapshot_common.process import commands
 
 
 def snapshot_name(settings: Settings) -> str:
-    """What ``date --date=SNAP_DATE +SNAP_NAMING_DATE_FORMAT`` prints; asked once a run, so that midnight is harmless.
+    """What ``date --date=SNAP_DATE +SNAP_NAMING_DATE_FORMAT`` prints; once per run, so that midnight does no harm.
 
     Raises:
         ConfigError: date(1) doesn't understand SNAP_DATE, or the result can't be the name of a snapshot.

@@ -42,7 +42,7 @@ def _exit_code(main: Callable[[], int], prog: str) -> int:
         print(f"{prog}: ended by {error}; what was under way was cleaned up", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        # who read our output has left: nothing more can be said, not even by the interpreter's last flush
+        # the reader of our output has gone: write no more, not even in the interpreter's last flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Content of images as ranges and digests: pure computing, without files or processes.
+"""Content of images as ranges and digests: pure computation, without files or processes.
 
-Imports nothing of this program.
+Imports nothing else from this program.
 """

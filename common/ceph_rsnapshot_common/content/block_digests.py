@@ -1,10 +1,10 @@
-"""Digests of an image's content: one of 128 bits for each block of 4 MiB, whatever the file is that holds it.
+"""Digests of an image's content, whatever file holds it: 128 bits for each block of 4 MiB.
 
 The digest of a block is the sum, modulo 2**128, of the XXH3 digests of its pieces of 64 KiB; a piece of zeros adds
-nothing. So zeros need no reading, and who changes one piece replaces its part of the sum without reading the rest of
-the block. That matters beyond speed: to hash the whole block again would give rot in the rest of it a valid digest.
+nothing. So zeros need not be read, and when one piece changes, its part of the sum is replaced without reading the rest
+of the block. That is not only faster: hashing the whole block again would give rot in the rest of it a valid digest.
 
-It is to find what went wrong by mistake (rot, a lost write, a bug), not by malice.
+The digests detect accidents (rot, a lost write, a bug), not malice.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Data = Union[bytes, bytearray, memoryview]
 
 
 def block_sums(offset: int, data: Data) -> Iterator[tuple[int, int]]:
-    """What ``data`` adds to the digests of the blocks that it lies in: their numbers and summands.
+    """What ``data`` adds to the digests of the blocks that it covers: pairs of block number and summand.
 
     Args:
-        offset: where in the image it begins: at a piece. It ends at one too, or at the end of the image.
+        offset: where in the image ``data`` begins: on a piece boundary. It must end on one too, or at the image's end.
     """
     view = memoryview(data)
     end = offset + len(view)
@@ -43,12 +43,12 @@ def block_sums(offset: int, data: Data) -> Iterator[tuple[int, int]]:
 
 
 def combined(first: int, *others: int) -> int:
-    """The sum of summands; negative ones are taken away."""
+    """The sum of summands; negative ones are subtracted."""
     return (first + sum(others)) % _MODULUS
 
 
 def _sum(view: memoryview, first_piece: int) -> int:
-    """The place of a piece in its block is the seed, so that two pieces that were swapped are noticed."""
+    """The seed is the piece's position in its block, so that swapped pieces are noticed."""
     total = 0
     for number, at in enumerate(range(0, len(view), PIECE), first_piece):
         piece = view[at : at + PIECE]
@@ -58,6 +58,6 @@ def _sum(view: memoryview, first_piece: int) -> int:
     return total % _MODULUS
 
 
-@cache  # 64 seeds, and one length more for the end of each image
+@cache  # 64 seeds, and one more length for the end of each image
 def _of_zeros(number: int, length: int) -> int:
     return int(xxhash.xxh3_128_intdigest(bytes(length), seed=number))

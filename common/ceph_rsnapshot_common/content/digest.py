@@ -1,4 +1,4 @@
-"""The digest that both ends compare contents by."""
+"""The digest by which both nodes compare content."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import xxhash
 def digest(pieces: Iterable[bytes | bytearray | memoryview]) -> str:
     """XXH3 of 128 bits of the concatenated ``pieces``, as hexadecimal digits.
 
-    It is to find what went wrong by mistake, not by malice; it is 20 times as fast as sha256, and faster than memory
-    or any disk delivers (docs/performance.md).
+    It detects accidents, not malice; it is 20 times as fast as SHA-256, and faster than any disk
+    (docs/performance.md).
     """
     state = xxhash.xxh3_128()
     for piece in pieces:

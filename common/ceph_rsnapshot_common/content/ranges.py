@@ -1,4 +1,4 @@
-"""Ranges of bytes of an image: merged, and of bounded number however fragmented the image is."""
+"""Byte ranges of an image: merged, and bounded in number however fragmented the image is."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _FINEST = 4096
 class Ranges:
     """Ascending ranges. With more than ``limit`` of them they become coarser: they cover more, never less.
 
-    What they are for (comparing contents, counting) allows that, and a 10 TiB image needs no list of its extents.
+    Their uses (comparing content, counting) allow that, and no list of all extents of a 10 TiB image is needed.
     """
 
     def __init__(self, ranges: Iterable[Range] = (), limit: int = _LIMIT, grain: int = 1) -> None:
-        """``grain``: bytes to whose multiples each range is widened."""
+        """``grain``: each range is widened to multiples of so many bytes."""
         self._limit = limit
         self._grain = grain
         self._starts = array("Q")

@@ -35,7 +35,7 @@ def make_private(path: Path, key: str) -> Path:
 
 
 def sync_folder(path: Path) -> None:
-    """fsync a folder, so that names made, renamed or removed in it last."""
+    """fsync a folder, so that files created, renamed or removed in it stay so."""
     _fsync(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
@@ -56,13 +56,13 @@ def syncing(paths: Sequence[Path]) -> Iterator[None]:
 
 @contextmanager
 def written_back(folder: Path) -> Iterator[None]:
-    """Let the disk write what comes into the files of ``folder`` while the block goes on.
+    """Keep writing the files of ``folder`` to disk while the block runs.
 
     By itself the kernel begins when 30 seconds have passed or a tenth of the memory is full, and the fsync at the end
     would wait for all of it: https://docs.kernel.org/admin-guide/sysctl/vm.html (dirty_expire_centisecs and its kin).
 
     Raises:
-        OSError: the disk failed; a file that is opened and synced later would not be told of it again:
+        OSError: the disk failed; a file opened and synced later would not report it again:
             https://man7.org/linux/man-pages/man2/fsync.2.html
     """
     ended = threading.Event()
@@ -126,7 +126,7 @@ def temporary(prefix: str) -> Iterator[Path]:
 
 
 def sweep(prefix: str) -> None:
-    """Remove what killed processes of this user left of `temporary` folders; those of living ones stay."""
+    """Remove the `temporary` folders that killed processes of this user left; those in use stay."""
     parent, name = parent_and_beginning(prefix)
     for folder in parent.glob(f"{name}*"):
         owner = folder / _OWNER

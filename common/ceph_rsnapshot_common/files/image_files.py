@@ -1,4 +1,4 @@
-"""The files of one image in one folder: how they are called, wherever the folder is."""
+"""The files of one image in one folder: their names, wherever the folder is."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def hold(path: Path, remove: bool = False, text: str = "") -> Iterator[int]:
     """Hold the lock ``path``; yields its file descriptor, which children may inherit to hold it too.
 
     Args:
-        remove: remove the file at the end (it is then a mark of its holder rather than a fixed meeting point).
+        remove: remove the file at the end (if it marks its holder rather than being a fixed meeting point).
         text: what the file says after the line with the pid.
 
     Raises:
@@ -64,7 +64,7 @@ def hold_patiently(
 
 
 def remove_abandoned(path: Path) -> None:
-    """Remove a file that was held and whose holder has died; its content is not touched, whatever else links to it."""
+    """Remove a file whose holder has died; its content is not touched, since other names may link to it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
@@ -103,7 +103,7 @@ def read(path: Path) -> tuple[str, str]:
     """The pid of the lock's last holder, as text (empty if it wrote none), and the holder's own text.
 
     Raises:
-        OSError, ValueError: the file can't be read, or is no text.
+        OSError, ValueError: the file can't be read, or is not text.
     """
     pid, _, text = path.read_text(encoding="utf-8").partition("\n")
     return pid.strip(), text

@@ -1,4 +1,4 @@
-"""``ceph_rsnapshot backup``, which is also what is done without a command."""
+"""``ceph_rsnapshot backup``, also the default without a command."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _make("ceph_rsnapshot", _DESCRIPTION, _EXAMPLES, ())
     add_backup_options(parser)
     parser.set_defaults(run=_lazily("backup"))
-    # what was made before there were commands; not in the help
+    # older than the commands; kept working, not in the help
     parser.add_argument("--printsettings", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for add in _ADD:
@@ -46,7 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
-    """Read ``argv``; what only a backup knows is refused before another command."""
+    """Parse ``argv``; options of backup are refused before another command."""
     arguments = parser.parse_args(argv)
     if arguments.command in (None, "backup"):
         return arguments
@@ -59,7 +59,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
 
 
 def add_backup_options(parser: argparse.ArgumentParser) -> None:
-    """The options of a backup; absent from the result if they are not given."""
+    """Add the options of backup; those not given are absent from the result."""
     for key in keys_with_flags():
         add_option(parser, key)
     _switch(parser, "--force", "also back up again what the newest day already holds")

@@ -107,7 +107,7 @@ def _folder(key: str, path: Path) -> CheckItem:
     if path.exists() and nearest != path:
         return bad(key, f"{path} is no folder", advice)
     try:
-        # the mode of a folder says little to root; such a file has no name
+        # a folder's mode says little to root; a temporary file has no name, so nothing is left behind
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:

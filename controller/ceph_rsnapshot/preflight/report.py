@@ -13,5 +13,5 @@ class CheckReport(Record):
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether everything is as it should be."""
         return all(item.ok for item in self.items)

@@ -1,4 +1,4 @@
-"""A backup becomes a file, for which no cluster is needed."""
+"""A backup becomes a file; no cluster is needed."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def restore_file(
 
 @contextmanager
 def _partial(path: Path) -> Iterator[Path]:
-    """A private file beside ``path`` that goes at the end; those of restores that were killed go now."""
+    """A private file beside ``path`` that is removed at the end; those left by killed restores are removed now."""
     for other in path.parent.glob(f".{glob.escape(path.name)}.[0-9]*.partial"):
         locks.remove_abandoned(other)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -116,7 +116,7 @@ def _give_name(partial: Path, path: Path) -> None:
 
 
 def _take_name(partial: Path, path: Path) -> None:
-    """Where there are no hard links (FAT, some network file systems): the name is made, which fails if it is there."""
+    """Without hard links (FAT, some network file systems): create the name first, which fails if it exists."""
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except FileExistsError:

@@ -57,7 +57,7 @@ def restore_image(
         folder = stack.enter_context(run_folder.made())
         held = stack.enter_context(hold(backup))
         client = stack.enter_context(AgentConnection(settings, folder)).client()
-        # before anything is made: if they must be read from the qcow2, that may take longer than an export is lent
+        # before anything is made: reading them from the qcow2 may take longer than a lease
         reading, restoring = named(progress, backup.name), named(progress, target)
         expected = stack.enter_context(expected_digests(held, manifest, folder, accept_damage, reading))
         opened = client.run(calls.RESTORE, request, restoring)
@@ -112,7 +112,7 @@ class _Restore:
                 )
             return self._data_bytes(held)
         except (NbdFailed, CommandFailed) as error:
-            # nbdkit knows why a write failed; and if the agent is gone, that is what is said
+            # nbdkit knows why a write failed; if the agent is gone, that is the error
             reason = "; ".join(filter(None, [str(error), self._client.run(calls.WRITTEN, self._export).log]))
             raise RestoreFailed(target=self._target, reason=reason) from None
 

@@ -15,8 +15,8 @@ class Restored(Record):
         target: the image ``pool/image``, or the path of the file.
         image_id: of the new image.
         written: bytes of content that were written.
-        damage: what is known to be other than it was backed up; only where that was accepted.
-        next_steps: commands that put the image into the place of the original; none if it is there already.
+        damage: what is known to differ from what was backed up; only if that was accepted.
+        next_steps: commands that put the image in the original's place; none if it is there already.
     """
 
     backup: Backup

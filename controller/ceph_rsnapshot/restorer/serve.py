@@ -29,7 +29,7 @@ class Served:
 
     Attributes:
         uri: of the NBD export, for any client.
-        commands: what gets at the data, each with a line that says what it does.
+        commands: pairs of a purpose and the command for it.
     """
 
     backup: Backup

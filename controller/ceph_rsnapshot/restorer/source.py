@@ -77,7 +77,7 @@ def expected_digests(
 
 
 def _damage(held: Held, manifest: Manifest, found: int) -> Iterator[str]:
-    """What is other than it was backed up."""
+    """What differs from what was backed up."""
     if held.backup.problem:
         yield held.backup.problem
     if not _has_digests(held, manifest):

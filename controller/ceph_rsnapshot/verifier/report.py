@@ -11,9 +11,9 @@ class Verified(Record):
 
     Attributes:
         problems: what is wrong; each begins with the part that it is about: ``manifest``, ``qcow2``, ``header``,
-            ``digests``, ``content`` or ``source``. None: it is good as far as could be checked.
+            ``digests``, ``content`` or ``source``. Empty: it is good, as far as could be checked.
         notes: what could not be checked or noted, and why.
-        undecided: it should have been compared with the snapshot, and Ceph did not let us.
+        undecided: it should have been compared with the snapshot, and that was not possible.
         gone: it has rolled off before it could be verified.
         against_source: whether it was compared with the snapshot in Ceph.
     """

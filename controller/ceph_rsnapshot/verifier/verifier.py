@@ -1,4 +1,4 @@
-"""Finished backups are verified: their structure, their content by its digests, and the snapshot while Ceph has it."""
+"""Verify finished backups: structure, content by its digests, and against the snapshot while Ceph has it."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def not_verified_since(backups: Iterable[Backup], age: timedelta) -> list[Backup
 
 
 def _noted(backup: Backup, verdict: Verdict) -> list[str]:
-    """Note the verdict beside the days; why that was not possible (a disk that is mounted read-only, say)."""
+    """Record the verdict beside the days; returns why that failed (a disk mounted read-only, say)."""
     if backup.manifest is None:
         return []
     try:

@@ -1,4 +1,4 @@
-"""Progress of one thing after the other: a bar on a terminal, nothing elsewhere."""
+"""Progress of one thing after another: a bar on a terminal, nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ceph_rsnapshot_common.progress import ProgressByName, unwatched
 
 @contextmanager
 def bar(stream: TextIO) -> Iterator[ProgressByName]:
-    """What to call; the bar goes when the block ends."""
+    """Yields the function to call; the bar disappears when the block ends."""
     console = Console(file=stream)
     if not console.is_terminal:
         yield unwatched

@@ -66,13 +66,13 @@ def _day(backup: Backup) -> date | None:
 
 
 def _days(images: Iterable[dict[date, str]], intervals: set[str], today: date) -> list[date]:
-    """Every day from the first backup to today; for other intervals than days, those that there are."""
+    """Every day from the first backup to today; with intervals other than daily, only the days that have backups."""
     known = sorted({day for states in images for day in states})
     if not known:
         return [today]
     if intervals != {"daily"}:
         return known
-    # a day is missing only when it is over: today's backups may still come
+    # a day is missing only when it is over: today's backups may still be made
     last = max(known[-1], today - timedelta(days=1))
     return [known[0] + timedelta(days=number) for number in range((last - known[0]).days + 1)]
 
@@ -87,7 +87,7 @@ def _header(days: Sequence[date], names: int, colours: Paint) -> Iterator[str]:
 
 
 def _cell(states: dict[date, str], day: date, symbols: dict[str, str], colours: Paint) -> str:
-    """Blank before the first backup that there is: of an image that did not exist yet nothing is missing."""
+    """Blank before the first backup that there is: an image that did not exist yet is not missing."""
     if states and day < min(states):
         return " " * _CELL
     state = states.get(day, "missing")

@@ -78,7 +78,7 @@ def _orphan_line(orphan: OrphanReport) -> str:
 
 
 def bytes_progress(console: Console) -> Progress:
-    """Bars with amounts and remaining time, which go when they end."""
+    """Bars with amounts and remaining time; they disappear at their end."""
     columns = (TextColumn("{task.description}"), BarColumn(), _Amount(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True)
 

@@ -17,7 +17,7 @@ _CODES = {"bold": "1", "dim": "2", "red": "1;31", "green": "32", "yellow": "33"}
 
 @dataclass(frozen=True)
 class Column:
-    """``drop``: in a narrow terminal those with the highest number go first; 0 stays. ``style``: one of `Paint`."""
+    """``drop``: in a narrow terminal, columns with the highest number are left out first; 0 always stays."""
 
     name: str
     right: bool = False
@@ -40,7 +40,7 @@ def paint(stream: TextIO) -> Paint:
 
 
 def width(stream: TextIO) -> int | None:
-    """Columns of the terminal; None if ``stream`` is none: nothing is cut there."""
+    """Columns of the terminal; None if ``stream`` is not one: nothing is cut then."""
     return shutil.get_terminal_size().columns if stream.isatty() else None
 
 
@@ -82,7 +82,7 @@ def wrapped(text: str, limit: int | None) -> list[str]:
 
 
 def fitted(text: str, size: int) -> str:
-    """``text`` in ``size`` columns; if it is cut, that shows."""
+    """``text`` in ``size`` columns; a cut is marked."""
     if cell_len(text) <= size:
         return text
     return set_cell_size(text, size - 1) + ("…" if marks(sys.stdout) else "~")
