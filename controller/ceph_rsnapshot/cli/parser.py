@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import sys
 from collections.abc import Sequence
 from typing import Any, Callable
 
@@ -227,7 +226,3 @@ def command_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.Argum
     """The parsers of the commands."""
     (action,) = (each for each in parser._actions if isinstance(each, argparse._SubParsersAction))
     return dict(action.choices)
-
-
-if __name__ == "__main__":
-    make_parser().print_help(sys.stdout)

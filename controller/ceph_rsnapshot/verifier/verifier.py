@@ -92,7 +92,7 @@ class Verifier:
         try:
             with hold(backup) as held:
                 found.problems += self._check_files(held)
-                if _has_no_digests(backup):
+                if backup.manifest and backup.manifest.digests is None:
                     found.notes.append("it has no digests: only its structure was checked")
                 if backup.manifest and self._agent and not found.problems:
                     self._compare_source(held, backup.manifest, self._agent.client(), found)
@@ -205,10 +205,6 @@ def _noted(backup: Backup, verdict: Verdict) -> list[str]:
     except (OSError, LockHeld) as error:
         return [f"the result could not be noted: {error}"]
     return []
-
-
-def _has_no_digests(backup: Backup) -> bool:
-    return backup.manifest is not None and backup.manifest.digests is None
 
 
 def _part(problem: str) -> str:
