@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import signal
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Callable
 
 import pytest
@@ -12,17 +13,25 @@ import pytest
 from demo.ceph_cluster import CephCluster
 from demo.ssh_server import SshServer
 from tests.cluster import ceph
-from tests.cluster.ceph import TestPool
-from tests.cluster.site import Site
+from tests.cluster.ceph import MIB, TestPool
+from tests.cluster.faults import small_disk
+from tests.cluster.site import DAY, Site
 
 _numbers = itertools.count(1)
-# under nohup(1) it is ignored, here and in all children; a test closes a terminal
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[CephCluster]:
-    with CephCluster(objectstore="memstore", osd_size=8 * 1024**3) as running:
+def memory() -> Iterator[Path]:
+    """A file system in memory: on a disk most of a test's time would go to fsync."""
+    folder = Path(tempfile.mkdtemp(prefix="tests-"))
+    with small_disk(folder, "10G"):
+        yield folder
+    folder.rmdir()
+
+
+@pytest.fixture(scope="session")
+def cluster(memory: Path) -> Iterator[CephCluster]:
+    with CephCluster(memory / "ceph", objectstore="memstore", osd_size=8 * 1024**3) as running:
         yield running
 
 
@@ -59,9 +68,9 @@ def pool(new_pool: Callable[[], TestPool]) -> TestPool:
 
 
 @pytest.fixture
-def site(pool: TestPool) -> Iterator[Site]:
-    """A configured site without an agent."""
-    made = Site(pool)
+def site(request: pytest.FixtureRequest, pool: TestPool, memory: Path) -> Iterator[Site]:
+    """A configured site without an agent; on a disk if the test is marked so."""
+    made = Site(pool, None if request.node.get_closest_marker("on_disk") else memory)
     yield made
     made.close()
 
@@ -71,3 +80,41 @@ def running(site: Site) -> Site:
     """A site with an agent."""
     site.start_agent()
     return site
+
+
+@pytest.fixture
+def backed_up(running: Site) -> Site:
+    """An image ``a`` with a day 0 made in direct mode."""
+    running.pool.create("a", 24 * MIB, seed=70)
+    running.pool.snap("a", DAY)
+    running.configure(TRANSFER_MODE="direct", VERIFY_SAMPLE=0, VERIFY_FULL_EVERY=0)
+    running.backup()
+    return running
+
+
+@pytest.fixture
+def based(site: Site) -> Iterator[Site]:
+    """A direct backup of a 16 MiB image; at the end its files must be as the test left them, and a next day succeed."""
+    site.pool.create("a", 16 * MIB)
+    site.pool.snap("a", DAY)
+    site.configure(TRANSFER_MODE="direct")
+    site.start_agent()
+    site.backup()
+    yield site
+    site.pool.write("a", seed=9)
+    site.pool.snap("a", "2026-01-03")
+    assert site.next_day("2026-01-03")["kind"] == "increment"
+
+
+@pytest.fixture
+def three_days(running: Site) -> Site:
+    """Images ``a`` with three days and ``b`` with the first and the last of them."""
+    for image in "ab":
+        running.pool.create(image, 8 * MIB, seed=ord(image))
+    running.configure(TRANSFER_MODE="direct", RETAIN_NUMBER=5)
+    for number in range(1, 4):
+        for image in "ab":
+            if (image, number) != ("b", 2):
+                running.pool.snap(image, f"2026-01-0{number}")
+        running.backup("--snap-date", f"2026-01-0{number}")
+    return running

@@ -33,6 +33,11 @@ def data_cluster(qcow: Path) -> int:
     return int(extents(qcow)[0]["offset"]) + 77
 
 
+def damage_data(day: Path) -> None:
+    """A bit of data of image ``a``'s backup, noticed by the time of the file too."""
+    flip(day / "a.qcow2", data_cluster(day / "a.qcow2"), keep_time=False)
+
+
 def l2_table(qcow: Path) -> int:
     """Offset of the lowest byte of the first used L2 entry: its cluster is no longer aligned."""
     table, used = _first_entry(qcow)

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,9 +19,9 @@ import yaml
 
 from demo import child
 from demo.ssh_server import SshServer
+from tests import SCRIPTS
 from tests.cluster.ceph import TestPool
 
-SCRIPTS = Path(sys.executable).parent
 DAY = "2026-01-01"
 Done = subprocess.CompletedProcess[str]
 
@@ -30,9 +29,9 @@ Done = subprocess.CompletedProcess[str]
 class Site:
     """Everything lies in a short folder of its own (paths of unix sockets are limited to 108 bytes)."""
 
-    def __init__(self, pool: TestPool) -> None:
+    def __init__(self, pool: TestPool, below: Optional[Path] = None) -> None:
         self.pool = pool
-        self.folder = Path(tempfile.mkdtemp(prefix="site-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="site-", dir=below))
         self.base = self.folder / "backups"
         self.temp = self.folder / "qcow"
         self.config_path = self.folder / "ceph_rsnapshot.yaml"
@@ -114,6 +113,37 @@ class Site:
         report["stderr"] = done.stderr
         return report
 
+    def night(self, day: str, images: list[str], *arguments: str, code: int = 0) -> dict[str, Any]:
+        """Write to the images, snapshot them and back up; the report as that of `backup`."""
+        for image in images:
+            self.pool.write(image, seed=int(day[-1]) * 100 + len(image))
+            self.pool.snap(image, day)
+        return self.backup("--snap-date", day, *arguments, code=code)
+
+    def next_day(self, day: str, *arguments: str, env: Optional[dict[str, str]] = None) -> dict[str, Any]:
+        """Back up ``a@day``: as Ceph has it and as its manifest says; day 0 becomes day 1 untouched."""
+        newest, older = (self.root("a") / f"daily.{number}" for number in (0, 1))
+        before = contents(newest)
+        report: dict[str, Any] = self.backup("--snap-date", day, *arguments, env=env)["by_name"]["a"]
+        assert report["result"] == "done"
+        assert not before or contents(older) == before
+        assert self.same(newest / "a.qcow2", "a", day)
+        manifest = json.loads((newest / "a.json").read_text())
+        assert (manifest["kind"], manifest["full_because"]) == (report["kind"], report["full_because"])
+        assert self.leftovers() == []
+        return report
+
+    def verify(self, *arguments: str, code: int = 0) -> list[dict[str, Any]]:
+        """What `verify --json` found, by backup."""
+        done = self.run("ceph_rsnapshot", "verify", "--json", *arguments, code=code)
+        backups: list[dict[str, Any]] = json.loads(done.stdout)["backups"]
+        return backups
+
+    def listed(self, *arguments: str) -> list[dict[str, Any]]:
+        """What `list --json` tells."""
+        found: list[dict[str, Any]] = json.loads(self.run("ceph_rsnapshot", "list", "--json", *arguments).stdout)
+        return found
+
     def root(self, image: str, pool: Optional[TestPool] = None) -> Path:
         return self.base / str(pool or self.pool) / image
 
@@ -147,14 +177,22 @@ class Site:
         return sorted(path.name for path in (self.folder / "tmp").iterdir())
 
 
-def same_content(qcow: Path, raw: Path) -> bool:
-    """qemu-img's judgement, with the qcow2's metadata checked too."""
-    subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", str(qcow)], check=True)
-    done = subprocess.run(
-        ["qemu-img", "compare", "-f", "qcow2", "-F", "raw", str(qcow), str(raw)], capture_output=True, check=False
-    )
+def same_content(file: Path, raw: Path, file_format: str = "qcow2") -> bool:
+    """qemu-img's judgement, with the metadata of a qcow2 checked too."""
+    if file_format == "qcow2":
+        subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", str(file)], check=True)
+    argv = ["qemu-img", "compare", "-f", file_format, "-F", "raw", str(file), str(raw)]
+    done = subprocess.run(argv, capture_output=True, check=False)
     assert done.returncode in (0, 1), done.stderr
     return done.returncode == 0
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file that may come and go; 0 if it is not there."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def contents(folder: Path) -> dict[str, tuple[int, str]]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from demo.ceph_cluster import CephCluster
+from tests import ROOT
 from tests.cluster.ceph import MIB, TestPool
 from tests.cluster.site import DAY, Site
 
-DOCS = Path(__file__).parents[2] / "docs" / "api.md"
+DOCS = ROOT / "docs" / "api.md"
 
 
 def test_the_examples_run(cluster: CephCluster, connection: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,7 @@ import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Callable
+from typing import Callable
 
 import pytest
 import rbd
@@ -16,7 +15,7 @@ import rbd
 from demo.ssh_server import SshServer
 from tests.cluster.ceph import MIB, TestPool
 from tests.cluster.kinds import KINDS
-from tests.cluster.site import DAY, Site, contents
+from tests.cluster.site import DAY, Site, contents, same_content
 
 NEXT = "2026-01-02"
 
@@ -27,15 +26,6 @@ def direct(site: Site) -> Site:
     site.configure(TRANSFER_MODE="direct")
     site.start_agent()
     return site
-
-
-def day(site: Site, name: str, *arguments: str, image: str = "a") -> dict[str, Any]:
-    """Back up the snapshots of ``name``; the report of the image, which must be identical to what Ceph holds."""
-    report: dict[str, Any] = site.backup("--snap-date", name, *arguments)["by_name"][image]
-    assert report["result"] == "done"
-    assert site.same(Path(report["path"]), image, name)
-    assert site.leftovers() == []
-    return report
 
 
 @contextmanager
@@ -77,7 +67,7 @@ def test_days_of_every_kind(site: Site, new_pool: Callable[[], TestPool], days: 
     randomly = random.Random(77)
     kinds_seen: dict[str, set[str]] = {name: set() for name in places}
     made = {(name, DAY) for name in places}
-    previous = ""
+    previous, exports = "", site.folder / "exports"
     for number in range(1, days + 1):
         today, tomorrow = f"2026-01-{number:02}", f"2026-01-{number + 1:02}"
         for name, place in places.items():
@@ -94,10 +84,13 @@ def test_days_of_every_kind(site: Site, new_pool: Callable[[], TestPool], days: 
         assert [image["mismatch"] for image in report.values()] == [None] * len(places)
         for name, place in places.items():
             kinds_seen[name].add(report[name]["kind"])
-            newest = site.root(name, place) / "daily.0" / f"{name}.qcow2"
-            assert site.same(newest, name, today, place), (name, today, report[name])
-            if number > 1:
-                assert site.same(newest.parents[1] / "daily.1" / newest.name, name, previous, place), (name, previous)
+            newest, raws = site.root(name, place) / "daily.0" / f"{name}.qcow2", exports / name
+            raws.mkdir(parents=True, exist_ok=True)
+            assert same_content(newest, place.export(name, today, raws / today)), (name, today, report[name])
+            if previous:
+                older = newest.parents[1] / "daily.1" / newest.name
+                assert same_content(older, raws / previous), (name, previous)
+                (raws / previous).unlink()
         previous = today
     written = {name for name, place in places.items() if name != "empty"}
     assert {name for name in written if {"full", "increment"} <= kinds_seen[name]} == written
@@ -111,19 +104,19 @@ def test_three_days_over_ssh(direct: Site, ssh_server: SshServer) -> None:
     pool = direct.pool
     pool.create("a", 64 * MIB)
     pool.snap("a", DAY)
-    first = day(direct, DAY)
+    first = direct.next_day(DAY)
     assert (first["kind"], first["full_because"], first["verified"]) == ("full", "there is no backup yet", "changed")
     before = contents(direct.root("a") / "daily.0")
 
     pool.write("a", seed=2)
     pool.snap("a", NEXT)
-    second = day(direct, NEXT)
+    second = direct.next_day(NEXT)
     assert (second["kind"], second["base"], second["next_base"]) == ("increment", DAY, NEXT)
     assert 0 < second["transferred"] <= second["changed"]
     assert contents(direct.root("a") / "daily.1") == before
 
     pool.snap("a", "2026-01-03")
-    third = day(direct, "2026-01-03")
+    third = direct.next_day("2026-01-03")
     assert (third["kind"], third["base"], third["transferred"]) == ("unchanged", NEXT, 0)
     root = direct.root("a")
     assert (root / "daily.0" / "a.qcow2").samefile(root / "daily.1" / "a.qcow2")
@@ -134,14 +127,14 @@ def test_an_unchanged_image_costs_nothing_in_staged_mode_too(running: Site) -> N
     running.pool.create("a", 16 * MIB)
     for name in (DAY, NEXT):
         running.pool.snap("a", name)
-    assert day(running, DAY)["kind"] == "full"
-    second = day(running, NEXT)
+    assert running.next_day(DAY)["kind"] == "full"
+    second = running.next_day(NEXT)
     assert (second["kind"], second["transfer_mode"], second["transferred"]) == ("unchanged", "staged", 0)
     root = running.root("a")
     assert (root / "daily.0" / "a.qcow2").samefile(root / "daily.1" / "a.qcow2")
     running.pool.write("a", seed=5)
     running.pool.snap("a", "2026-01-03")
-    assert day(running, "2026-01-03")["kind"] == "full"
+    assert running.next_day("2026-01-03")["kind"] == "full"
 
 
 def test_modes_take_over_from_each_other(running: Site) -> None:
@@ -150,28 +143,28 @@ def test_modes_take_over_from_each_other(running: Site) -> None:
     for number, mode in enumerate(["staged", "direct", "staged", "direct"], 1):
         running.pool.write("a", seed=number)
         running.pool.snap("a", f"2026-01-0{number}")
-        kinds.append(day(running, f"2026-01-0{number}", "--transfer-mode", mode)["kind"])
+        kinds.append(running.next_day(f"2026-01-0{number}", "--transfer-mode", mode)["kind"])
     assert kinds == ["full", "increment", "full", "increment"]
 
 
 @pytest.mark.parametrize("compression", ["zlib", "zstd"])
 @pytest.mark.parametrize("mode", ["direct", "staged"])
 def test_compressed_backups_and_increments_onto_them(running: Site, mode: str, compression: str) -> None:
-    """An increment writes plain clusters over compressed ones; `day` compares the whole with Ceph."""
+    """An increment writes plain clusters over compressed ones; `next_day` compares the whole with Ceph."""
     with running.pool.ioctx() as ioctx:
         rbd.RBD().create(ioctx, "a", 16 * MIB, old_format=False)
     with running.pool.image("a") as image:
         image.write(b"a rather compressible text " * 300_000, 0)
     running.configure(TRANSFER_MODE=mode, QCOW_COMPRESSION=compression, QCOW_CLUSTER_SIZE="128K", VERIFY="full")
     running.pool.snap("a", DAY)
-    day(running, DAY)
+    running.next_day(DAY)
     qcow = running.root("a") / "daily.0" / "a.qcow2"
     assert qcow.stat().st_blocks * 512 < MIB
     running.configure(TRANSFER_MODE="direct")
     for number in range(2, 6):
         running.pool.write("a", seed=number)
         running.pool.snap("a", f"2026-01-0{number}")
-        assert day(running, f"2026-01-0{number}")["kind"] == "increment"
+        assert running.next_day(f"2026-01-0{number}")["kind"] == "increment"
 
 
 @pytest.mark.parametrize("fast", [False, True])
@@ -184,7 +177,7 @@ def test_extents_by_object_map(direct: Site, fast: bool) -> None:
     kinds = []
     for number in range(1, 6):
         direct.pool.snap("a", f"2026-01-0{number}")
-        kinds.append(day(direct, f"2026-01-0{number}")["kind"])
+        kinds.append(direct.next_day(f"2026-01-0{number}")["kind"])
         if number != 3:
             direct.pool.write("a", seed=number)
     assert kinds == ["full", "increment", "increment", "unchanged", "increment"]
@@ -202,7 +195,7 @@ def test_bandwidth_limit(direct: Site, ssh_server: SshServer) -> None:
         with direct.pool.image("a") as image:
             image.write(os.urandom(8 * MIB), 0)
         direct.pool.snap("a", name)
-        limited = day(direct, name, "--transfer-mode", mode, "--bandwidth-limit", "2M", "--full")
+        limited = direct.next_day(name, "--transfer-mode", mode, "--bandwidth-limit", "2M", "--full")
         assert limited["seconds"] > 1.9  # nbdkit lets two seconds pass at once
     # what crosses the network is limited once: in staged mode that is rsync's part
     assert direct.agent_log.read_text().count("--filter=rate") == 1

@@ -15,7 +15,7 @@ import rbd
 from tests.cluster.ceph import MIB, command
 from tests.cluster.damage import compressed_cluster, data_cluster, extents, flip
 from tests.cluster.faults import instead_of
-from tests.cluster.site import DAY, Site, contents
+from tests.cluster.site import DAY, Site
 
 NEXT, THIRD = "2026-01-02", "2026-01-03"
 PIECE = 65536
@@ -42,16 +42,6 @@ def _make(site: Site, size: int = 16 * MIB, **options: Any) -> None:
     site.pool.snap("a", DAY)
 
 
-def _back_up(site: Site, day: str, *arguments: str, env: dict[str, str] | None = None) -> dict[str, Any]:
-    """Identical to Ceph's, whatever lay in day 0, which is not touched."""
-    before = contents(site.root("a") / "daily.0") if site.days("a") else None
-    report: dict[str, Any] = site.backup("--snap-date", day, *arguments, env=env)["by_name"]["a"]
-    assert report["result"] == "done"
-    assert site.same(site.root("a") / "daily.0" / "a.qcow2", "a", day)
-    assert before is None or contents(site.root("a") / "daily.1") == before
-    return report
-
-
 @pytest.mark.parametrize("mode", ["direct", "staged"])
 @pytest.mark.parametrize("changed", [True, False], ids=["increment", "unchanged"])
 @pytest.mark.parametrize("compression", ["zlib", "zstd"])
@@ -59,7 +49,7 @@ def test_rot_in_compressed_data(direct: Site, compression: str, changed: bool, m
     """`qemu-img check` does not see it; who reads it or writes beside it gets an I/O error."""
     direct.configure(QCOW_COMPRESSION=compression)
     _make(direct)
-    _back_up(direct, DAY)
+    direct.next_day(DAY)
     qcow = direct.root("a") / "daily.0" / "a.qcow2"
     for offset in range(12):
         flip(qcow, compressed_cluster(qcow) + offset)
@@ -67,7 +57,7 @@ def test_rot_in_compressed_data(direct: Site, compression: str, changed: bool, m
         with direct.pool.image("a") as image:
             image.write(b"new", 100)  # a part of the rotten cluster
     direct.pool.snap("a", NEXT)
-    report = _back_up(direct, NEXT, "--transfer-mode", mode)
+    report = direct.next_day(NEXT, "--transfer-mode", mode)
     assert report["kind"] == "full"
     if mode == "direct" or not changed:
         assert "newest backup" in report["full_because"]
@@ -78,7 +68,7 @@ def rotten(direct: Site) -> Site:
     """The first piece of day 0 has rotted, and no sample is taken that may meet it."""
     direct.configure(VERIFY_SAMPLE=0, VERIFY_FULL_EVERY=0)
     _make(direct)
-    _back_up(direct, DAY)
+    direct.next_day(DAY)
     qcow = direct.root("a") / "daily.0" / "a.qcow2"
     assert extents(qcow)[0]["start"] == 0
     flip(qcow, data_cluster(qcow))
@@ -89,7 +79,7 @@ def test_rot_in_what_is_overwritten_gets_no_false_digest(rotten: Site) -> None:
     with rotten.pool.image("a") as image:
         image.write(os.urandom(PIECE), 0)
     rotten.pool.snap("a", NEXT)
-    report = _back_up(rotten, NEXT)
+    report = rotten.next_day(NEXT)
     assert report["kind"] == "full"
     assert "not what it was" in report["full_because"]
 
@@ -99,7 +89,7 @@ def test_rot_that_no_sample_meets_is_found_when_all_is_compared(rotten: Site) ->
         image.write(b"elsewhere", 8 * MIB)
     rotten.pool.snap("a", NEXT)
     rotten.configure(VERIFY_FULL_EVERY=1)
-    report = _back_up(rotten, NEXT)
+    report = rotten.next_day(NEXT)
     assert (report["kind"], report["verified"]) == ("full", "full")
     assert "differs from the snapshot" in report["mismatch"]
 
@@ -107,11 +97,11 @@ def test_rot_that_no_sample_meets_is_found_when_all_is_compared(rotten: Site) ->
 def test_a_base_that_can_not_be_read(direct: Site, tmp_path: Path) -> None:
     """A bad sector: cp says so."""
     _make(direct)
-    _back_up(direct, DAY)
+    direct.next_day(DAY)
     with direct.pool.image("a") as image:
         image.write(b"new", 100)
     direct.pool.snap("a", NEXT)
-    report = _back_up(direct, NEXT, env=_cp(tmp_path, 'echo "cp: error reading: Input/output error" >&2; exit 1'))
+    report = direct.next_day(NEXT, env=_cp(tmp_path, 'echo "cp: error reading: Input/output error" >&2; exit 1'))
     assert report["kind"] == "full"
     assert "Input/output error" in report["full_because"]
 
@@ -121,12 +111,12 @@ def test_a_clone_that_takes_longer_than_the_loan_of_the_export(site: Site, tmp_p
     site.configure(TRANSFER_MODE="direct", EXPORT_LEASE=2)
     site.start_agent()
     _make(site)
-    _back_up(site, DAY)
+    site.next_day(DAY)
     with site.pool.image("a") as image:
         image.write(b"new", 100)
     site.pool.snap("a", NEXT)
     slowly = _cp(tmp_path, 'sleep 4; exec "$real" "$@"')
-    assert _back_up(site, NEXT, env=slowly)["kind"] == "increment"
+    assert site.next_day(NEXT, env=slowly)["kind"] == "increment"
 
 
 def _cp(folder: Path, instead: str) -> dict[str, str]:
@@ -138,14 +128,14 @@ def _cp(folder: Path, instead: str) -> dict[str, str]:
 def test_a_base_that_ceph_keeps_in_its_trash_for_a_clone(direct: Site, mode: str) -> None:
     """A snapshot that is deleted while a clone (v2) needs it keeps its id, under a name that nothing finds."""
     _make(direct, features=rbd.RBD_FEATURE_LAYERING)
-    _back_up(direct, DAY)
+    direct.next_day(DAY)
     command(direct.pool.rados, prefix="osd set-require-min-compat-client", version="mimic")
     image = f"{direct.pool}/a"
     direct.pool.cluster.rbd("--rbd-default-clone-format", "2", "clone", f"{image}@{DAY}", f"{direct.pool}/child")
     direct.pool.unsnap("a", DAY)
     direct.pool.write("a", seed=3)
     direct.pool.snap("a", NEXT)
-    report = _back_up(direct, NEXT, "--transfer-mode", mode, "--image-re", "a$")
+    report = direct.next_day(NEXT, "--transfer-mode", mode, "--image-re", "a$")
     assert report["kind"] == "full"
     assert "no longer exists" in report["full_because"]
 
@@ -160,14 +150,14 @@ def test_an_image_that_was_smaller_in_between(direct: Site, fast: bool) -> None:
             image.write(randomly.randbytes(PIECE), offset)
     direct.pool.snap("a", NEXT)
     direct.configure(FAST_DIFF=fast, VERIFY_SAMPLE=0, VERIFY_FULL_EVERY=0)
-    _back_up(direct, NEXT)
+    direct.next_day(NEXT)
     with direct.pool.image("a") as image:
         image.resize(40 * MIB)
         image.create_snap("between")
         image.resize(80 * MIB)
         image.write(b"new", 100)
         image.create_snap(THIRD)
-    report = _back_up(direct, THIRD)
+    report = direct.next_day(THIRD)
     assert report["kind"] == "increment"
     assert report["changed"] >= 10 * PIECE
 
@@ -177,17 +167,17 @@ def test_a_base_path_with_quotes(site: Site) -> None:
     site.configure(TRANSFER_MODE="direct", BACKUP_BASE_PATH=str(site.base))
     site.start_agent()
     _make(site)
-    _back_up(site, DAY)
+    site.next_day(DAY)
     with site.pool.image("a") as image:
         image.write(b"new", 100)
     site.pool.snap("a", NEXT)
-    assert _back_up(site, NEXT)["kind"] == "increment"
+    assert site.next_day(NEXT)["kind"] == "increment"
     assert (site.root("a") / "daily.0" / "a.qcow2").stat().st_nlink == 1
 
 
 def test_the_base_is_told_again_after_a_run_that_was_killed_before_it_could(direct: Site) -> None:
     _make(direct)
-    _back_up(direct, DAY)
+    direct.next_day(DAY)
     for note in (direct.temp.parent / "bases").iterdir():
         note.unlink()
     assert direct.backup()["by_name"]["a"]["result"] == "skipped"

@@ -14,7 +14,7 @@ import pytest
 from demo.ssh_server import SshServer
 from tests.cluster.ceph import MIB
 from tests.cluster.faults import children, kill, small_disk
-from tests.cluster.site import DAY, Site, contents, stopped, wait_until
+from tests.cluster.site import DAY, Site, contents, size_of, stopped, wait_until
 
 EARLIER = "2025-12-31"
 SIZE = 200 * MIB
@@ -54,12 +54,12 @@ def _exporting(site: Site) -> Path:
 
 
 def _until_exporting(site: Site) -> None:
-    wait_until(lambda: _exporting(site).exists() and _exporting(site).stat().st_size > MIB, "the export")
+    wait_until(lambda: size_of(_exporting(site)) > MIB, "the export")
 
 
 def _until_syncing(site: Site) -> None:
     sync = site.root("large") / ".sync"
-    wait_until(lambda: any(path.stat().st_size for path in sync.glob(".large.qcow2.*")), "rsync")
+    wait_until(lambda: any(map(size_of, sync.glob(".large.qcow2.*"))), "rsync")
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

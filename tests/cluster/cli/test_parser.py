@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from ceph_rsnapshot.cli.parser import COMMANDS
-from tests.cluster.site import SCRIPTS
+from tests import ROOT, SCRIPTS
 
-DOCS = Path(__file__).parents[3] / "docs"
+DOCS = ROOT / "docs"
 PROGRAM = str(SCRIPTS / "ceph_rsnapshot")
 
 

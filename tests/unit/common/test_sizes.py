@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
-from ceph_rsnapshot.repository.layout import ImageFolder
-from ceph_rsnapshot.repository.rsnapshot import Source, quoted, render
-from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.sizes import format_size, parse_size
 
 
@@ -45,43 +38,3 @@ def test_shown_sizes_are_short_and_true(size: int) -> None:
     assert len(number) <= 7
     scale = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}[unit]
     assert float(number) * scale == pytest.approx(size, rel=0.006)
-
-
-def test_extra_long_args_mean_long_arguments() -> None:
-    assert Settings(extra_long_args="foo, bar=1").extra_long_args == ("foo", "bar=1")  # type: ignore[arg-type]
-    for bad in ("a\tb", "a\nb", "--foo", "append", "x='a\"b'", "dry-run"):
-        with pytest.raises(ValidationError):
-            Settings(extra_long_args=bad)  # type: ignore[arg-type]
-
-
-def test_keepconf_follows_temp_conf_dir_unless_said_otherwise() -> None:
-    folder = "/somewhere"
-    assert not Settings().keeps_conf
-    assert Settings(temp_conf_dir=folder).keeps_conf  # type: ignore[arg-type]
-    assert not Settings(temp_conf_dir=folder, keepconf=False).keeps_conf  # type: ignore[arg-type]
-    assert Settings(keepconf=True).keeps_conf
-
-
-def test_settings_can_not_be_changed() -> None:
-    with pytest.raises(ValidationError):
-        Settings().verbose = True
-
-
-@pytest.mark.parametrize("argument", ["plain", "with space", "it's", 'say "x"', "a  b"])
-def test_rsnapshot_accepts_the_configuration(tmp_path: Path, argument: str) -> None:
-    """rsnapshot's own configtest is the judge."""
-    root = tmp_path / "base with space" / "rbd" / "a%20b"
-    root.mkdir(parents=True)
-    settings = Settings(
-        backup_base_path=str(tmp_path / "base with space"),  # type: ignore[arg-type]
-        extra_long_args=f"rsync-path={argument}",  # type: ignore[arg-type]
-    )
-    source = Source("/var/lib/x y/rbd/a%20b", "user@host", ("-i", f"/key {argument}"))
-    conf = tmp_path / "conf"
-    conf.write_text(render(settings, ImageFolder(root, "daily"), source, tmp_path / "log"))
-    done = subprocess.run(["rsnapshot", "-c", str(conf), "configtest"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.strip()) == (0, "Syntax OK"), done.stderr
-
-
-def test_quotes() -> None:
-    assert quoted(["a", "b c", "d'e", 'f"g h']) == """a "b c" "d'e" 'f"g h'"""

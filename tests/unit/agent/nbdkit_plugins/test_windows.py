@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ceph_rsnapshot_agent.nbdkit_plugins import windows as module
 from ceph_rsnapshot_agent.nbdkit_plugins.diff import Change, merged
 from ceph_rsnapshot_agent.nbdkit_plugins.windows import Typed, Windows, typed, window_size
 
@@ -73,9 +72,11 @@ def test_a_walk_through_the_image_sees_every_change_and_asks_once(
     assert len(asked) == len(set(asked)) == -(-size // window)
 
 
-def test_few_extents_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_EXTENTS_KEPT", 50)
-    windows = Windows(1000, 10, lambda offset, length: [(offset + at, 1, True) for at in range(0, length, 2)], 2)
+def test_few_extents_are_kept() -> None:
+    def ask(offset: int, length: int) -> list[Change]:
+        return [(offset + at, 1, True) for at in range(0, length, 2)]
+
+    windows = Windows(1000, 10, ask, ahead=2, kept=50)
     for _ in range(2):
         assert len(_told(_walk(windows, 1000))) == 500
         assert len(windows._known) <= 14

@@ -5,11 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ceph_rsnapshot.archiver.verification import sample
-from ceph_rsnapshot.content.source_check import batches
 from ceph_rsnapshot_common.content.ranges import Range, Ranges, clipped, union
 
-MIB = 1024 * 1024
 many = st.lists(st.tuples(st.integers(0, 500), st.integers(1, 30)), max_size=30)
 
 
@@ -41,23 +38,3 @@ def test_too_many_ranges_become_coarser_and_cover_all() -> None:
     result = Ranges(given_ranges, limit=64)
     assert len(result) <= 64
     assert all(any(o <= offset and offset + n <= o + length for o, length in result) for offset, n in given_ranges)
-
-
-@given(st.integers(0, 300 * MIB), st.integers(0, 4 * MIB))
-def test_a_sample_lies_in_the_image(size: int, amount: int) -> None:
-    pieces = list(sample(size, amount))
-    assert all(offset % 65536 == 0 and 0 <= offset < max(1, size) for offset, _ in pieces)
-    assert sum(length for _, length in pieces) == (size if size <= amount else -(-amount // 65536) * 65536)
-
-
-def test_a_sample_may_take_any_piece() -> None:
-    found = {offset for _ in range(300) for offset, _ in sample(20 * 65536, 5 * 65536)}
-    assert found == {number * 65536 for number in range(20)}
-
-
-@given(st.lists(st.tuples(st.integers(0, 100), st.integers(1, 20)), max_size=600))
-def test_groups_keep_every_byte_in_order(scaled: list[Range]) -> None:
-    ranges = list(union((offset * MIB, length * MIB // 3) for offset, length in scaled))
-    groups = [group for batch in batches(ranges) for group in batch]
-    assert all(sum(length for _, length in group) <= 4 * MIB and len(group) <= 256 for group in groups)
-    assert list(union([each for group in groups for each in group])) == ranges

@@ -7,7 +7,6 @@ from typing import Any, Callable
 
 import pytest
 
-from ceph_rsnapshot.nbd import extents_ahead
 from ceph_rsnapshot.nbd.extents_ahead import ExtentsAhead
 
 
@@ -37,10 +36,9 @@ class _Server:
 
 
 @pytest.mark.parametrize("seed", range(50))
-def test_whole_and_in_order(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    monkeypatch.setattr(extents_ahead, "STATUS_BYTES", 100)
+def test_whole_and_in_order(seed: int) -> None:
     server = _Server(size=random.Random(seed).choice([0, 1, 99, 100, 101, 5000]), seed=seed)
-    listing, position = ExtentsAhead(server, lambda error, what: 1), 0
+    listing, position = ExtentsAhead(server, lambda error, what: 1, step=100), 0
     while not listing.ended:
         for offset, length, _flags in listing.take():
             assert offset == position
