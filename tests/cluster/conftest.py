@@ -14,7 +14,7 @@ from demo.ceph_cluster import CephCluster
 from demo.ssh_server import SshServer
 from tests.cluster import ceph
 from tests.cluster.ceph import MIB, TestPool
-from tests.cluster.faults import small_disk
+from tests.cluster.faults import own_mounts, small_disk
 from tests.cluster.site import DAY, Site
 
 _numbers = itertools.count(1)
@@ -22,7 +22,8 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def memory() -> Iterator[Path]:
-    """A file system in memory: on a disk most of a test's time would go to fsync."""
+    """A file system in memory: on a disk much of a test's time would go to fsync."""
+    own_mounts()
     folder = Path(tempfile.mkdtemp(prefix="tests-"))
     with small_disk(folder, "10G"):
         yield folder

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
 import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+_CLONE_NEWNS = 0x20000
+"""unshare(2), sched.h."""
 
 
 def children(process: subprocess.Popen[str] | subprocess.Popen[bytes], name: str) -> list[int]:
@@ -35,6 +39,14 @@ def instead_of(folder: Path, tool: str, script: str) -> dict[str, str]:
     wrapper.write_text(f"#!/bin/bash\nreal={shutil.which(tool)}\n{script}\n")
     wrapper.chmod(0o755)
     return {"PATH": f"{wrapper.parent}:{os.environ['PATH']}"}
+
+
+def own_mounts() -> None:
+    """Mounts from now on are seen by this process and its children alone, and go with them, however they end."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNS):  # os.unshare is there from Python 3.12 on
+        raise OSError(ctypes.get_errno(), "unshare(CLONE_NEWNS)")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
 
 
 @contextlib.contextmanager

@@ -164,7 +164,8 @@ class Site:
         # what a failed night left in .sync saves rsync work in staged mode; in direct mode it would only take room
         sync = [".sync"] if self.options.get("TRANSFER_MODE") == "direct" else []
         names = [".rotating", ".rsnapshot.pid", ".incoming", *sync]
-        syncs = [path for name in names for path in self.base.rglob(name)]
+        # a link in the place of .incoming is the administrator's
+        syncs = [path for name in names for path in self.base.rglob(name) if not path.is_symlink()]
         return sorted(str(path) for path in [*temporary, *confs, *syncs])
 
     def _env(self, more: Optional[dict[str, str]]) -> dict[str, str]:

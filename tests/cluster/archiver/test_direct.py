@@ -98,6 +98,7 @@ def test_days_of_every_kind(site: Site, new_pool: Callable[[], TestPool], days: 
     assert site.leftovers() == []
 
 
+@pytest.mark.on_disk
 def test_three_days_over_ssh(direct: Site, ssh_server: SshServer) -> None:
     direct.over_ssh(ssh_server)
     direct.configure(VERIFY_FULL_EVERY=0)  # whose turn it is depends on the name of the pool
@@ -147,6 +148,7 @@ def test_modes_take_over_from_each_other(running: Site) -> None:
     assert kinds == ["full", "increment", "full", "increment"]
 
 
+@pytest.mark.on_disk
 @pytest.mark.parametrize("compression", ["zlib", "zstd"])
 @pytest.mark.parametrize("mode", ["direct", "staged"])
 def test_compressed_backups_and_increments_onto_them(running: Site, mode: str, compression: str) -> None:

@@ -16,6 +16,7 @@ ODD_NAMES = ["with space", "100%", "per%20cent", "quote'\"s", "-dash", "kÃ¤se-æ—
 ODD_NAMES += ["$(x);&", "dots..", "disk.1"]
 
 
+@pytest.mark.on_disk
 @pytest.mark.parametrize("way", ["local", "ssh"])
 def test_every_kind_is_identical_to_rbd_export(
     site: Site, new_pool: Callable[[], TestPool], ssh_server: SshServer, way: str

@@ -12,6 +12,7 @@ from tests.cluster.site import DAY, Site, contents
 DAYS = [f"2026-02-0{number}" for number in range(1, 6)]
 
 
+@pytest.mark.on_disk
 def test_five_days_keep_exactly_the_last_three(running: Site) -> None:
     site = running
     for image in ("kept", "deleted", "gap", "other"):

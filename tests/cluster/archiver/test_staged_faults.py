@@ -62,6 +62,7 @@ def _until_syncing(site: Site) -> None:
     wait_until(lambda: any(map(size_of, sync.glob(".large.qcow2.*"))), "rsync")
 
 
+@pytest.mark.on_disk
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("moment", [_until_exporting, _until_syncing])
 def test_ctrl_c_and_sigterm_clean_up(either_way: Site, signum: int, code: int, moment: Callable[[Site], None]) -> None:

@@ -7,7 +7,7 @@ import re
 import subprocess
 
 import ceph_rsnapshot
-from tests import ROOT, SCRIPTS
+from tests import SCRIPTS
 from tests.cluster.ceph import MIB
 from tests.cluster.site import DAY, Site, contents
 
@@ -56,13 +56,6 @@ def test_printsettings_touches_nothing(site: Site) -> None:
     assert [told["origins"][key] for key in ("retain_number", "noop", "verify")] == ["file", "flag", "default"]
     assert contents(site.folder) == before
     assert not site.base.exists()
-
-
-def test_controller_never_imports_agent_code() -> None:
-    for path in [*(ROOT / "controller").rglob("*.py"), *(ROOT / "common").rglob("*.py")]:
-        assert "ceph_rsnapshot_agent" not in re.sub(r'".*?"', "", path.read_text()), path
-    for path in (ROOT / "agent").rglob("*.py"):
-        assert not re.search(r"^\s*(import|from) ceph_rsnapshot[. ]", path.read_text(), re.MULTILINE), path
 
 
 def test_standard_error_that_is_closed(running: Site) -> None:

@@ -22,6 +22,7 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
         yield at
 
 
+@pytest.mark.on_disk
 def test_with_and_without_reflinks(site: Site, disk: Path) -> None:
     site.pool.create("a", 100 * MIB)
     with site.pool.image("a") as image:

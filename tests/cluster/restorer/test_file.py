@@ -14,6 +14,7 @@ from tests.cluster.faults import instead_of
 from tests.cluster.site import DAY, Site, wait_until
 
 
+@pytest.mark.on_disk
 @pytest.mark.parametrize("file_format", ["raw", "qcow2"])
 def test_to_a_file_without_the_cluster(restorable: Site, file_format: str) -> None:
     odd = 9 * MIB + 513
