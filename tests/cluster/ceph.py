@@ -68,6 +68,13 @@ class TestPool:
                 opened.discard(randomly.randrange(size - MIB), MIB // 2)
                 opened.write(bytes(5000), randomly.randrange(size - MIB))
 
+    def fill(self, image: str, size: int, seed: int = 0) -> None:
+        """Write ``size`` bytes from the start: nothing that compresses, and no two 4 MiB alike."""
+        block = random.Random(seed).randbytes(4 * MIB)
+        with self.image(image) as opened:
+            for at in range(0, size, len(block)):
+                opened.write((at.to_bytes(8, "big") + block[8:])[: size - at], at)
+
     def snap(self, image: str, name: str) -> None:
         with self.image(image) as opened:
             opened.create_snap(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,9 +28,7 @@ def large(request: pytest.FixtureRequest, site: Site) -> Iterator[Site]:
     site.backup("--snap-date", EARLIER)
     if request.param == "full":
         site.pool.unsnap("large", EARLIER)
-    with site.pool.image("large") as image:
-        for offset in range(0, SIZE, 4 * MIB):
-            image.write(os.urandom(4 * MIB), offset)
+    site.pool.fill("large", SIZE)
     site.pool.snap("large", DAY)
     before = contents(site.root("large") / "daily.0")
     yield site

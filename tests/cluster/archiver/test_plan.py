@@ -138,8 +138,7 @@ def test_base_with_a_flipped_bit(
 
 def test_base_deleted_while_its_changes_are_copied(based: Site) -> None:
     """The extents may then be wrong: a full backup in the same run."""
-    with based.pool.image("a") as image:
-        image.write(os.urandom(12 * MIB), 0)
+    based.pool.fill("a", 12 * MIB)
     based.pool.snap("a", NEXT)
     before = contents(based.root("a") / "daily.0")
     with based.start("ceph_rsnapshot", "--json", "--snap-date", NEXT, "--bandwidth-limit", "4M") as process:

@@ -27,9 +27,7 @@ def large(site: Site) -> Iterator[Site]:
     site.pool.snap("large", EARLIER)
     site.start_agent()
     site.backup("--snap-date", EARLIER)
-    with site.pool.image("large") as image:
-        for offset in range(0, SIZE, 4 * MIB):
-            image.write(os.urandom(4 * MIB), offset)
+    site.pool.fill("large", SIZE)
     site.pool.snap("large", DAY)
     before = contents(site.root("large") / "daily.0")
     yield site

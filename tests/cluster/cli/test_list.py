@@ -99,17 +99,17 @@ def _on_a_terminal(site: Site, columns: int, *arguments: str, **env: str) -> str
 
 
 @pytest.mark.parametrize("columns", [36, 40, 60, 80, 140])
-def test_tables_fit_the_terminal(three_days: Site, columns: int) -> None:
+def test_tables_fit_the_terminal(three_days_to_look_at: Site, columns: int) -> None:
     for arguments in (["list"], ["list", "--calendar"]):
-        plain = _on_a_terminal(three_days, columns, *arguments, NO_COLOR="1")
+        plain = _on_a_terminal(three_days_to_look_at, columns, *arguments, NO_COLOR="1")
         assert "\033[" not in plain
         assert max(map(len, plain.splitlines())) <= columns, plain
         assert "a" in plain
-    assert "\033[" in _on_a_terminal(three_days, columns, "list")
+    assert "\033[" in _on_a_terminal(three_days_to_look_at, columns, "list")
 
 
-def test_a_pipe_that_is_closed_early(three_days: Site) -> None:
-    command = f"{SCRIPTS}/ceph_rsnapshot -c {three_days.config_path} list | head -1"
+def test_a_pipe_that_is_closed_early(three_days_to_look_at: Site) -> None:
+    command = f"{SCRIPTS}/ceph_rsnapshot -c {three_days_to_look_at.config_path} list | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == 1

@@ -16,8 +16,7 @@ def test_progress_and_table_on_a_terminal(running: Site) -> None:
     # so that it takes longer than a refresh: nbdkit lets two seconds' worth pass at once
     running.configure(TRANSFER_MODE="direct", BANDWIDTH_LIMIT="4M")
     running.pool.create("a", 60 * MIB)
-    with running.pool.image("a") as image:
-        image.write(os.urandom(12 * MIB), 0)
+    running.pool.fill("a", 12 * MIB)
     running.pool.snap("a", DAY)
     text = _on_a_terminal(running, columns=100)
     assert "backing up" in text

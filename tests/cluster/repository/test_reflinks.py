@@ -25,8 +25,7 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.on_disk
 def test_with_and_without_reflinks(site: Site, disk: Path) -> None:
     site.pool.create("a", 100 * MIB)
-    with site.pool.image("a") as image:
-        image.write(os.urandom(50 * MIB), 0)
+    site.pool.fill("a", 50 * MIB)
     site.pool.snap("a", DAY)
     site.configure(TRANSFER_MODE="direct", BACKUP_BASE_PATH=str(disk), MIN_FREESPACE="10M")
     site.base = disk

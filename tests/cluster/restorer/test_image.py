@@ -17,7 +17,7 @@ from demo.ssh_server import SshServer
 from tests.cluster import ceph
 from tests.cluster.ceph import MIB, TestPool
 from tests.cluster.damage import damage_data
-from tests.cluster.faults import children, kill
+from tests.cluster.faults import children, instead_of, kill
 from tests.cluster.kinds import KINDS
 from tests.cluster.site import DAY, Site, contents, same_content, stopped, wait_until
 

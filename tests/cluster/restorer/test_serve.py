@@ -63,16 +63,16 @@ def test_serve_is_the_day_also_when_it_rolls_off(three_days: Site, way: str) -> 
     assert three_days.temporary_folders() == []
 
 
-def test_serve_refuses_what_is_taken(three_days: Site) -> None:
-    taken = three_days.folder / "taken"
+def test_serve_refuses_what_is_taken(three_days_to_look_at: Site) -> None:
+    taken = three_days_to_look_at.folder / "taken"
     taken.write_text("x")
-    done = three_days.run("ceph_rsnapshot", "serve", "a", "--socket", str(taken), code=2)
+    done = three_days_to_look_at.run("ceph_rsnapshot", "serve", "a", "--socket", str(taken), code=2)
     assert "exists already" in done.stderr
     assert taken.read_text() == "x"
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         port = str(listening.getsockname()[1])
-        assert "in use" in three_days.run("ceph_rsnapshot", "serve", "a", "--port", port, code=2).stderr
-    assert "no port" in three_days.run("ceph_rsnapshot", "serve", "a", "--port", "70000", code=2).stderr
-    assert "did you mean" in three_days.run("ceph_rsnapshot", "serve", "aa", code=1).stderr
+        assert "in use" in three_days_to_look_at.run("ceph_rsnapshot", "serve", "a", "--port", port, code=2).stderr
+    assert "no port" in three_days_to_look_at.run("ceph_rsnapshot", "serve", "a", "--port", "70000", code=2).stderr
+    assert "did you mean" in three_days_to_look_at.run("ceph_rsnapshot", "serve", "aa", code=1).stderr

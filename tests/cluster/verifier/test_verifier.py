@@ -233,9 +233,7 @@ def test_a_disk_that_is_mounted_read_only(backed_up: Site) -> None:
 def test_verify_while_the_day_rolls_off(running: Site) -> None:
     """Opened before a rotation, read to the end after it."""
     running.pool.create("big", 256 * MIB)
-    with running.pool.image("big") as image:
-        for at in range(0, 240 * MIB, 4 * MIB):
-            image.write(os.urandom(MIB) * 4, at)
+    running.pool.fill("big", 240 * MIB)
     running.configure(TRANSFER_MODE="direct", RETAIN_NUMBER=2)
     for day in DAYS[:2]:
         running.pool.write("big", seed=int(day[-1]))
