@@ -56,8 +56,11 @@ osd objectstore = {objectstore}
 osd memory target = 1073741824
 bluestore block size = {osd_size}
 bluestore fsck on mount = false
+# an image can be removed so long after its reader was killed; a client says more often that it lives
+osd client watch timeout = 5
 memstore device bytes = {osd_size}
 [client]
+objecter tick interval = 1
 rbd default features = 61
 """
 

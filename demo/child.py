@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import shutil
 import socket
 import subprocess
@@ -72,12 +73,18 @@ def own_folder(folder: Path | None, prefix: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def free_ports(count: int) -> Iterator[list[int]]:
-    """Free TCP ports on loopback, held until the block ends so that two callers get different ones."""
+    """Free TCP ports on loopback, held until the block ends so that two callers get different ones.
+
+    They lie below those that the kernel gives to connections, which would take one in the moment after the block.
+    """
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        yield [each.getsockname()[1] for each in sockets]
+        ports: list[int] = []
+        while len(ports) < count:
+            port, held = random.randrange(10_000, 32_000), stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                held.bind(("127.0.0.1", port))
+                ports.append(port)
+        yield ports
 
 
 def port_answers(port: int) -> bool:

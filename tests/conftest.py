@@ -1,73 +1,14 @@
-"""Real parts for every test: one Ceph cluster and one sshd a session, a pool and an agent a test."""
+"""What all tests begin with."""
 
 from __future__ import annotations
 
-import itertools
 import signal
-from collections.abc import Iterator
-from typing import Any, Callable
 
-import pytest
+from hypothesis import settings
 
-from demo.ceph_cluster import CephCluster
-from demo.ssh_server import SshServer
-from tests import ceph
-from tests.ceph import TestPool
-from tests.site import Site
-
-_numbers = itertools.count(1)
-# under nohup(1) it is ignored, here and in all children; a test closes a terminal
+# nohup(1) ignores the one and `&` of a shell the other, also in all children; tests close terminals and press Ctrl-C
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[CephCluster]:
-    with CephCluster(objectstore="memstore", osd_size=8 * 1024**3) as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def connection(cluster: CephCluster) -> Iterator[Any]:
-    opened = ceph.connect(cluster)
-    yield opened
-    opened.shutdown()
-
-
-@pytest.fixture(scope="session")
-def ssh_server() -> Iterator[SshServer]:
-    with SshServer() as running:
-        yield running
-
-
-@pytest.fixture
-def new_pool(cluster: CephCluster, connection: Any) -> Iterator[Callable[[], TestPool]]:
-    """Makes pools that are removed after the test."""
-    pools: list[TestPool] = []
-
-    def make() -> TestPool:
-        pools.append(ceph.new_pool(cluster, connection, f"pool{next(_numbers)}"))
-        return pools[-1]
-
-    yield make
-    for pool in pools:
-        ceph.remove_pool(pool)
-
-
-@pytest.fixture
-def pool(new_pool: Callable[[], TestPool]) -> TestPool:
-    return new_pool()
-
-
-@pytest.fixture
-def site(pool: TestPool) -> Iterator[Site]:
-    """A configured site without an agent."""
-    made = Site(pool)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def running(site: Site) -> Site:
-    """A site with an agent."""
-    site.start_agent()
-    return site
+signal.signal(signal.SIGINT, signal.default_int_handler)
+# a busy machine is no failure
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")

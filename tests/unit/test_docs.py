@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ceph_rsnapshot_common.protocol import calls
+from tests import ROOT
 
-ROOT = Path(__file__).parents[2]
 PACKAGES = {
     "agent": "ceph_rsnapshot_agent",
     "common": "ceph_rsnapshot_common",

@@ -21,7 +21,7 @@ WINDOW = 2 * 1024**3
 """Bytes, about; what the cluster is asked about at once."""
 
 _AHEAD = 3
-_EXTENTS_KEPT = 500_000
+EXTENTS_KEPT = 500_000
 
 
 def window_size(object_size: int, stripe_count: int, wanted: int = WINDOW) -> int:
@@ -57,20 +57,29 @@ class Windows:
     """Changes by window, some asked for ahead; safe to use from many threads.
 
     What was asked is kept, so that a reader who goes through the image twice (qemu-img convert) costs Ceph one listing,
-    but not more than ``_EXTENTS_KEPT`` extents: memory does not grow with the image.
+    but not more than ``kept`` extents: memory does not grow with the image.
 
     Args:
         size: bytes of the image.
         window: bytes of a window, see `window_size`.
         ask: asks the cluster for the changes in a range (offset, length).
         ahead: how many windows are asked for before they are needed.
+        kept: how many extents.
     """
 
-    def __init__(self, size: int, window: int, ask: Callable[[int, int], list[Change]], ahead: int = _AHEAD) -> None:
+    def __init__(
+        self,
+        size: int,
+        window: int,
+        ask: Callable[[int, int], list[Change]],
+        ahead: int = _AHEAD,
+        kept: int = EXTENTS_KEPT,
+    ) -> None:
         self._size = size
         self._window = window
         self._ask = ask
         self._ahead = ahead
+        self._kept = kept
         self._known: dict[int, Future[list[Change]]] = {}
         self._counts: OrderedDict[int, int] = OrderedDict()  # extents of the known windows that were used, oldest first
         self._total = 0
@@ -111,7 +120,7 @@ class Windows:
                 return  # another thread has just forgotten it
             self._total += extents - self._counts.pop(index, 0)
             self._counts[index] = extents
-            while self._total > _EXTENTS_KEPT and len(self._counts) > 1:
+            while self._total > self._kept and len(self._counts) > 1:
                 oldest, count = self._counts.popitem(last=False)
                 del self._known[oldest]
                 self._total -= count

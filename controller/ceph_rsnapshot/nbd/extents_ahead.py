@@ -34,11 +34,13 @@ class ExtentsAhead:
 
     Args:
         note: gets libnbd's error number of each answer; returns what libnbd wants of a completion.
+        step: bytes that a question is about.
     """
 
-    def __init__(self, source: Any, note: Callable[[Any, str], int]) -> None:
+    def __init__(self, source: Any, note: Callable[[Any, str], int], step: int = STATUS_BYTES) -> None:
         self._source = source
         self._note = note
+        self._step = step
         self._size = source.get_size()
         self._next = 0
         self._pieces: deque[_Piece] = deque()
@@ -66,7 +68,7 @@ class ExtentsAhead:
     def ask(self) -> None:
         """Keep so many questions under way; a server may answer less than it was asked."""
         while len(self._pieces) < _QUESTIONS and self._next < self._size:
-            end = min(self._next + STATUS_BYTES, self._size)
+            end = min(self._next + self._step, self._size)
             self._pieces.append(_Piece(self._next, end))
             self._next = end
         for piece in self._pieces:

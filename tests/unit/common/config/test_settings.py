@@ -1,0 +1,28 @@
+"""Settings that follow from each other, and that can't be changed."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from ceph_rsnapshot_common.config.settings import Settings
+
+
+def test_extra_long_args_mean_long_arguments() -> None:
+    assert Settings(extra_long_args="foo, bar=1").extra_long_args == ("foo", "bar=1")  # type: ignore[arg-type]
+    for bad in ("a\tb", "a\nb", "--foo", "append", "x='a\"b'", "dry-run"):
+        with pytest.raises(ValidationError):
+            Settings(extra_long_args=bad)  # type: ignore[arg-type]
+
+
+def test_keepconf_follows_temp_conf_dir_unless_said_otherwise() -> None:
+    folder = "/somewhere"
+    assert not Settings().keeps_conf
+    assert Settings(temp_conf_dir=folder).keeps_conf  # type: ignore[arg-type]
+    assert not Settings(temp_conf_dir=folder, keepconf=False).keeps_conf  # type: ignore[arg-type]
+    assert Settings(keepconf=True).keeps_conf
+
+
+def test_settings_can_not_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        Settings().verbose = True
