@@ -36,10 +36,12 @@ with the exit code of a command that ends with the error, and the error's data (
       RsnapshotFailed         1  action, root, exit_code, reason
       BadAnswer               1  call, reason
       TransferFailed          1  path, reason
+      DateNotForward          1  image, pool, snapshot, reason
       OrphansSuspicious       1  pool, new, known, names
       BackupNotFound          1  what, hint
       BackupGone              1  what
       BackupDamaged           1  what, reason
+      HoldExists              1  what
       TargetExists            1  target
       RestoreNotAllowed       1
       RestoreFailed           1  target, reason
@@ -299,6 +301,12 @@ class TransferFailed(CephRsnapshotError, code="transfer-failed"):
     template = "{path}: {reason}; nothing was rotated"
 
 
+class DateNotForward(CephRsnapshotError, code="date-not-forward"):
+    """The days of an image go forward by date; this one would lie on top of newer ones."""
+
+    template = "{image} in pool {pool}: {snapshot} is not backed up: {reason}"
+
+
 class OrphansSuspicious(CephRsnapshotError, code="orphans-suspicious"):
     """The listing would make so many images orphans that it is not believed."""
 
@@ -324,6 +332,12 @@ class BackupDamaged(CephRsnapshotError, code="backup-damaged"):
     """A backup is not as it was made: nothing is restored from it unless that is asked for."""
 
     template = "{what}: {reason}"
+
+
+class HoldExists(CephRsnapshotError, code="hold-exists"):
+    """A day of this snapshot is held already."""
+
+    template = "{what} is there already: the day is held; release it first if it is to be another one"
 
 
 class TargetExists(CephRsnapshotError, code="target-exists"):

@@ -115,7 +115,10 @@ def image_folder(pool: Pool, image: str) -> PurePosixPath:
     """
     if not pool.namespace:
         return PurePosixPath(encode(pool.pool), encode(image))
-    component = encode(image)
-    if _ROTATION_FOLDER.fullmatch(component):
-        component = component.replace(".", "%2E")
-    return PurePosixPath(encode(pool.pool), encode(pool.namespace), component)
+    return PurePosixPath(encode(pool.pool), encode(pool.namespace), encode_inner(image))
+
+
+def encode_inner(name: str) -> str:
+    """As `encode`, for a folder beside rotation folders: it is never called like one."""
+    component = encode(name)
+    return component.replace(".", "%2E") if _ROTATION_FOLDER.fullmatch(component) else component

@@ -8,7 +8,18 @@ for image in report.images:
     print(image.pool, image.image, image.result)
 """
 
-from ceph_rsnapshot.api import backup, check, explain_settings, list_backups, load_settings, restore, serve, verify
+from ceph_rsnapshot.api import (
+    backup,
+    check,
+    explain_settings,
+    hold,
+    list_backups,
+    load_settings,
+    release,
+    restore,
+    serve,
+    verify,
+)
 from ceph_rsnapshot.archiver.observer import Observer
 from ceph_rsnapshot.archiver.report import ImageReport, OrphanReport, RunReport
 from ceph_rsnapshot_common import __version__
@@ -26,8 +37,10 @@ __all__ = [
     "backup",
     "check",
     "explain_settings",
+    "hold",
     "list_backups",
     "load_settings",
+    "release",
     "restore",
     "serve",
     "verify",

@@ -60,7 +60,7 @@ def backup(
 
     Args:
         settings: as `load_settings` makes them; None loads the usual file.
-        force: also back up a snapshot again that day 0 already holds.
+        force: also back up a snapshot again that a day already holds, and replace that day.
         full: make full backups where increments would do.
         rotate_many_orphans: believe a listing that makes more than half of the known images orphans.
         observer: is told how the run goes.
@@ -73,18 +73,18 @@ def backup(
     """
     # here, because importing the package should cost a script nothing that it does not use
     from ceph_rsnapshot.archiver.context import RunOptions, opened
-    from ceph_rsnapshot_common.config.snapshot_name import snapshot_name
+    from ceph_rsnapshot_common.config.snapshot_name import night_of
 
     started = datetime.now(timezone.utc)
     settings, observer = settings or load_settings(), observer or Observer()
     options = RunOptions(force, full, rotate_many_orphans)
-    snapshot = snapshot_name(settings)
+    night = night_of(settings)
     try:
         if settings.noop:
             from ceph_rsnapshot.archiver.run import look_only
 
-            return look_only(settings, options, snapshot, started, observer)
-        with opened(settings, options, snapshot) as context:
+            return look_only(settings, options, night, started, observer)
+        with opened(settings, options, night) as context:
             from ceph_rsnapshot.archiver.run import run  # while ssh connects
 
             return run(context, started, observer)
@@ -218,6 +218,35 @@ def serve(
     from ceph_rsnapshot.restorer.serve import served
 
     return served(one(settings or load_settings(), which), Path(socket) if socket else None, port)
+
+
+def hold(settings: Settings | None, which: str, *, reason: str = "") -> Backup:
+    """Keep a day beside the rotation until it is released: no rotation, orphan rule or run removes it.
+
+    It costs nothing as long as the day itself is kept (a reflink or a hard link). Returns the held copy.
+
+    Args:
+        which: as for `restore`.
+
+    Raises:
+        BackupNotFound, BackupDamaged: there is no such backup, or it is not whole.
+        HoldExists: a day of this snapshot is held already.
+    """
+    from ceph_rsnapshot.repository.selection import held, one
+
+    settings = settings or load_settings()
+    return held(settings, one(settings, which), reason)
+
+
+def release(settings: Settings | None, which: str) -> Backup:
+    """Let a day go that was held; days in the rotation are not touched. Returns what it was.
+
+    Raises:
+        BackupNotFound: no such day is held, or several are meant.
+    """
+    from ceph_rsnapshot.repository.selection import released
+
+    return released(settings or load_settings(), which)
 
 
 def check(settings: Settings | None = None, *, config: str | Path | None = None) -> CheckReport:

@@ -131,6 +131,18 @@ class Settings(BaseModel):
         "sync_first fails with 1.",
         node=BACKUP,
     )
+    retain_min_age: Annotated[int, BeforeValidator(values.days)] = _option(
+        0,
+        "Days (or `30d`) for which a day is kept at least, counted from when this node landed it: no rotation removes "
+        "it before, so that there may be more than RETAIN_NUMBER of them; 0: RETAIN_NUMBER alone counts.",
+        node=BACKUP,
+    )
+    orphan_keep: Annotated[int, BeforeValidator(values.days)] = _option(
+        0,
+        "Days (or `30d`) for which the last day of a deleted image is kept at least, counted from when its deletion "
+        "was first seen; 0: it rolls off with the others. 30 is a good value.",
+        node=BACKUP,
+    )
     snap_naming_date_format: Line = _option(
         "%Y-%m-%d", "Format for date(1); what it prints is the name of the snapshot to back up."
     )

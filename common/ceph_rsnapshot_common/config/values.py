@@ -169,6 +169,16 @@ def retain_number(value: int) -> int:
     return value
 
 
+def days(value: object) -> object:
+    """A number of days, or such as ``30d`` and ``4w``."""
+    match = re.fullmatch(r"(\d{1,6})\s*([dw]?)", value.strip()) if isinstance(value, str) else None
+    if match:
+        return int(match[1]) * (7 if match[2] == "w" else 1)
+    if type(value) is not int or not 0 <= value < 10**6:
+        raise ValueError("must be a number of days, such as 30 or 30d")
+    return value
+
+
 def seconds(value: int) -> int:
     """A time limit."""
     if value < 1:

@@ -91,6 +91,8 @@ class Manifest(Record):
         transferred_bytes: bytes of content that crossed between the nodes.
         verified: what was compared with the snapshot: ``changed`` ranges and a sample, all of it, or nothing.
         backups_since_full_check: counts up to VERIFY_FULL_EVERY.
+        night: the time that SNAP_DATE meant on the backup node: its days only go forward by it.
+        landed: when the backup node has landed it, by its own clock.
         digests: of the content; None in version 1, and until the content has been examined (in ``.sync``).
     """
 
@@ -119,6 +121,8 @@ class Manifest(Record):
     digests: Optional[ContentDigests] = None
     started: datetime
     ended: datetime
+    night: Optional[datetime] = None
+    landed: Optional[datetime] = None
     layout: Layout
     versions: Versions
 
@@ -127,12 +131,21 @@ class Manifest(Record):
         """What makes its snapshot the same one as another."""
         return Identity(self.fsid, self.pool, self.namespace, self.image_id, self.snapshot_id)
 
-    def completed(self, content: ContentResult, full_because: str | None, qcow2_bytes: int) -> Manifest:
-        """With what is known when the file has been examined, which is now."""
+    def completed(
+        self, content: ContentResult, full_because: str | None, qcow2_bytes: int, night: datetime
+    ) -> Manifest:
+        """With what is known when the file has been examined, which is now, and with this node's own notes."""
         fields = {field: getattr(content, field) for field in ContentResult.model_fields}
         now = datetime.now(timezone.utc)
         return self.model_copy(
-            update={**fields, "full_because": full_because, "qcow2_bytes": qcow2_bytes, "ended": now}
+            update={
+                **fields,
+                "full_because": full_because,
+                "qcow2_bytes": qcow2_bytes,
+                "ended": now,
+                "night": night,
+                "landed": now,
+            }
         )
 
 

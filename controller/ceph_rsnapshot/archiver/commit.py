@@ -18,10 +18,10 @@ from ceph_rsnapshot_common.protocol.manifest import ContentResult, Manifest, ren
 
 
 @contextmanager
-def prepared(context: Context, folder: ImageFolder, source: Source) -> Iterator[Rsnapshot]:
-    """rsnapshot, configured to take ``source`` into an empty ``.sync`` of ``folder``."""
+def prepared(context: Context, folder: ImageFolder, source: Source, retain: int) -> Iterator[Rsnapshot]:
+    """rsnapshot, configured to take ``source`` into an empty ``.sync`` of ``folder``, and to count ``retain`` days."""
     settings = context.settings
-    rsnapshot = configured(settings, folder, source, context.conf_folder, context.lock)
+    rsnapshot = configured(settings, folder, source, context.conf_folder, context.lock, retain)
     with rotation.landing(folder, settings.backup_base_path), rsnapshot as ready:
         yield ready
 
@@ -38,7 +38,7 @@ def complete(task: Task, new: NewDay, content: ContentResult) -> Manifest:
     folders.sync_file(sync.digests)
     # after the examination: what a file takes of the disk settles when it is written back
     because = new.plan.because if isinstance(new.plan, Full) else None
-    manifest = new.manifest.completed(content, because, disk_bytes(new.qcow))
+    manifest = new.manifest.completed(content, because, disk_bytes(new.qcow), task.context.night.at)
     folders.write_durably(sync.manifest, render(manifest))
     task.show("rsnapshot")
     return manifest

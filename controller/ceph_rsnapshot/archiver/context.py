@@ -12,6 +12,7 @@ from ceph_rsnapshot import requirements, run_folder
 from ceph_rsnapshot.remote.connection import AgentConnection
 from ceph_rsnapshot.repository import incoming, lock
 from ceph_rsnapshot_common.config.settings import Settings
+from ceph_rsnapshot_common.config.snapshot_name import Night
 from ceph_rsnapshot_common.files import folders
 
 
@@ -20,7 +21,7 @@ class RunOptions:
     """What is asked of one run only, and so is no setting.
 
     Attributes:
-        force: also back up a snapshot again that day 0 already holds.
+        force: also back up a snapshot again that a day already holds, and replace that day.
         full: make full backups where increments would do.
         rotate_many_orphans: believe a listing that makes more than half of the known images orphans.
     """
@@ -32,11 +33,11 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Context:
-    """One run. ``snapshot`` is the name of the snapshot of the day, ``lock`` a descriptor for children to inherit."""
+    """One run. ``lock`` is a descriptor for children to inherit."""
 
     settings: Settings
     options: RunOptions
-    snapshot: str
+    night: Night
     agent: AgentConnection
     folder: Path
     conf_folder: Path
@@ -44,7 +45,7 @@ class Context:
 
 
 @contextmanager
-def opened(settings: Settings, options: RunOptions, snapshot: str) -> Iterator[Context]:
+def opened(settings: Settings, options: RunOptions, night: Night) -> Iterator[Context]:
     """Take the lock of the backup base and make the folders of a run; all but kept configurations go at the end.
 
     Raises:
@@ -62,7 +63,7 @@ def opened(settings: Settings, options: RunOptions, snapshot: str) -> Iterator[C
         conf_folder = stack.enter_context(_conf_folder(settings))
         agent = stack.enter_context(AgentConnection(settings, folder))
         agent.begin()
-        yield Context(settings, options, snapshot, agent, folder, conf_folder, held)
+        yield Context(settings, options, night, agent, folder, conf_folder, held)
 
 
 @contextmanager

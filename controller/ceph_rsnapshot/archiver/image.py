@@ -16,6 +16,8 @@ from ceph_rsnapshot.archiver.task import Task
 from ceph_rsnapshot.archiver.verification import examine, is_brief
 from ceph_rsnapshot.repository import rotation
 from ceph_rsnapshot.repository.layout import folder_of
+from ceph_rsnapshot.repository.nights import InPlaceOf, Kept, OnTop, Standing, standing
+from ceph_rsnapshot.repository.retention import Retention, retention
 from ceph_rsnapshot_common.errors import BaseUnusable, CephRsnapshotError, ContentDiffers
 from ceph_rsnapshot_common.protocol import calls
 from ceph_rsnapshot_common.protocol.manifest import Manifest
@@ -57,21 +59,24 @@ def initial_report(listing: Listing, image: Image) -> ImageReport:
 
 
 def _backed_up(task: Task, report: ImageReport) -> ImageReport:
-    """The report of an image that is safe now; a day 0 that was this snapshot already is left as it is."""
-    path = str(task.folder.day(0).qcow)
+    """The report of an image that is safe now; a day that is this snapshot already is left as it is."""
+    place: Standing = OnTop()
     if task.folder.path.is_dir():
-        rotation.finish_rotation(task.folder, task.settings.retain_number)
-        if not task.context.options.force and task.folder.has_newest(task.identity):
-            if task.image.base is None or task.image.base.snapshot_id != task.snapshot.id:
-                _tell_base(task)  # a run that was killed after its rotation has not
-            return report.model_copy(update={"result": "skipped", "path": path, "next_base": task.snapshot.name})
-    manifest, mismatch = _at_most_twice(task)
+        rotation.finish_rotation(task.folder)
+        place = standing(task.folder, task.identity, task.context.night, task.image.name)
+    if isinstance(place, Kept):
+        if not task.context.options.force:
+            return _skipped(task, report, place.number)
+        place = InPlaceOf(place.number)
+    rules = retention(task.folder, task.settings)
+    manifest, mismatch = _at_most_twice(task, place, rules)
     unmark(task.folder)
     _tell_base(task)
+    number = place.number if isinstance(place, InPlaceOf) else 0
     return report.model_copy(
         update={
             "result": "done",
-            "path": path,
+            "path": str(task.folder.day(number).qcow),
             "transfer_mode": manifest.transfer_mode,
             "kind": manifest.kind,
             "full_because": manifest.full_because,
@@ -81,28 +86,37 @@ def _backed_up(task: Task, report: ImageReport) -> ImageReport:
             "transferred": manifest.transferred_bytes or 0,
             "verified": manifest.verified,
             "mismatch": mismatch,
+            "replaced": task.folder.day(number).folder.name if isinstance(place, InPlaceOf) else None,
+            "too_young": len(rules.too_young),
         }
     )
 
 
-def _at_most_twice(task: Task) -> tuple[Manifest, str | None]:
-    """The manifest of the new day 0, and what was found to differ in a first attempt that was thrown away."""
+def _skipped(task: Task, report: ImageReport, number: int) -> ImageReport:
+    if number == 0 and (task.image.base is None or task.image.base.snapshot_id != task.snapshot.id):
+        _tell_base(task)  # a run that was killed after its rotation has not
+    path = str(task.folder.day(number).qcow)
+    return report.model_copy(update={"result": "skipped", "path": path, "next_base": task.snapshot.name})
+
+
+def _at_most_twice(task: Task, place: OnTop | InPlaceOf, rules: Retention) -> tuple[Manifest, str | None]:
+    """The manifest of the new day, and what was found to differ in a first attempt that was thrown away."""
     plan = make_plan(task)
     try:
-        return _new_day(task, plan), None
+        return _new_day(task, plan, place, rules), None
     except BaseUnusable as error:
         if isinstance(plan, Full):
             raise
         _logger.info("%s: a full backup, because %s", task.name, error)
-        return _new_day(task, plan.given_up(str(error))), None
+        return _new_day(task, plan.given_up(str(error)), place, rules), None
     except ContentDiffers as error:
         _logger.error("%s; it was thrown away, and a full backup is made", error)
         because = f"a first attempt differed from the snapshot: {error}"
-        return _new_day(task, Full(because, plan.full_check_in)), str(error)
+        return _new_day(task, Full(because, plan.full_check_in), place, rules), str(error)
 
 
-def _new_day(task: Task, plan: Plan) -> Manifest:
-    """The steps to a new day 0, in their order; no older day is touched before the last one.
+def _new_day(task: Task, plan: Plan, place: OnTop | InPlaceOf, rules: Retention) -> Manifest:
+    """The steps to a new day, in their order; no older day is touched before the last one.
 
     Raises:
         BaseUnusable, ContentDiffers: nothing was rotated; a full backup may do better.
@@ -110,14 +124,20 @@ def _new_day(task: Task, plan: Plan) -> Manifest:
     """
     mode = direct if task.settings.transfer_mode == "direct" else staged
     content = None
-    with mode.transferred(task, plan) as new, commit.prepared(task.context, task.folder, new.source) as rsnapshot:
+    with (
+        mode.transferred(task, plan) as new,
+        commit.prepared(task.context, task.folder, new.source, rules.retain) as rsnapshot,
+    ):
         task.show("rsnapshot")
         with rsnapshot.syncing():
             if is_brief(task, new.plan):  # what takes hours need not begin before it is known that rsnapshot works
                 content = examine(task, new)
         with rotation.arrived(task.folder, new.manifest):
             manifest = commit.complete(task, new, content or examine(task, new))
-        rotation.rotate(rsnapshot)
+        if isinstance(place, InPlaceOf):
+            rotation.replace(task.folder, place.number)
+        else:
+            rotation.rotate(rsnapshot, rules)
     return manifest
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from typing import Literal, Optional
 
 from pydantic import computed_field
@@ -20,7 +20,7 @@ class ImageReport(Record):
     """One image; amounts in bytes, ``seconds`` of the whole work on it.
 
     Attributes:
-        result: ``done``; ``skipped`` (this very snapshot is in day 0 already); ``no-snapshot`` (its backups stay);
+        result: ``done``; ``skipped`` (a day is this very snapshot already); ``no-snapshot`` (its backups stay);
             ``failed``; ``not-reached`` (the agent was lost before its turn); ``would-back-up`` (noop).
         size: of the image.
         kind: ``full``, ``increment`` (of ``base``) or ``unchanged`` (since ``base``).
@@ -30,6 +30,8 @@ class ImageReport(Record):
         next_base: the snapshot that the next increment needs: it must be kept until then.
         verified: what was compared with the snapshot: ``changed`` (and a sample), ``full`` or ``none``.
         mismatch: a first attempt was thrown away because it differed from the snapshot: how.
+        replaced: the day of the same night that it has replaced; then nothing was rotated.
+        too_young: how many days beyond RETAIN_NUMBER are kept because of RETAIN_MIN_AGE.
     """
 
     pool: str
@@ -46,6 +48,8 @@ class ImageReport(Record):
     transferred: int = 0
     verified: Optional[Literal["none", "changed", "full"]] = None
     mismatch: Optional[str] = None
+    replaced: Optional[str] = None
+    too_young: int = 0
     seconds: float = 0
     path: Optional[str] = None
     newest_snapshot: Optional[str] = None
@@ -54,12 +58,14 @@ class ImageReport(Record):
 
 class OrphanReport(Record):
     """A deleted image that has backups. ``result``: ``rotated``; ``removed`` (nothing was left of it);
-    ``already-rotated`` (for this snapshot date); ``kept`` (as asked); ``failed``; ``would-rotate`` (noop).
+    ``already-rotated`` (for this night); ``kept`` (as asked, or by ORPHAN_KEEP); ``failed``; ``would-rotate`` (noop).
+    ``gone_on``: the date on which nothing will be left of it.
     """
 
     pool: str
     image: str
     result: OrphanResult
+    gone_on: Optional[date] = None
     error: Optional[ErrorRecord] = None
 
 

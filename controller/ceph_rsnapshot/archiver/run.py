@@ -17,12 +17,15 @@ from ceph_rsnapshot.remote.client import AgentClient
 from ceph_rsnapshot.remote.connection import AgentConnection
 from ceph_rsnapshot.repository import last_run
 from ceph_rsnapshot.repository.last_run import LastRun
-from ceph_rsnapshot.repository.layout import ImageFolder, folder_of
+from ceph_rsnapshot.repository.layout import ImageFolder, folder_of, known_images
+from ceph_rsnapshot.repository.nights import Kept, standing
 from ceph_rsnapshot_common.config.settings import Settings
+from ceph_rsnapshot_common.config.snapshot_name import Night
 from ceph_rsnapshot_common.errors import (
     AgentUnreachable,
     CephRsnapshotError,
     ClusterUnreachable,
+    DateNotForward,
     ErrorRecord,
     OrphansSuspicious,
     PoolNotFound,
@@ -39,6 +42,7 @@ class _Findings:
 
     started: datetime
     listings: list[Listing] = field(default_factory=list)
+    known: dict[Pool, dict[str, ImageFolder]] = field(default_factory=dict)
     images: list[ImageReport] = field(default_factory=list)
     orphans: list[OrphanReport] = field(default_factory=list)
     errors: list[ErrorRecord] = field(default_factory=list)
@@ -60,7 +64,8 @@ class _Findings:
 
 def run(context: Context, started: datetime, observer: Observer) -> RunReport:
     """Back up all that the settings of ``context`` name; see `ceph_rsnapshot.backup`."""
-    settings, snapshot, findings = context.settings, context.snapshot, _Findings(started)
+    settings, findings = context.settings, _Findings(started)
+    snapshot = context.night.snapshot
     _list_pools(settings, snapshot, context.agent.client(), findings, observer)
     _back_up_images(context, findings, observer)
     found_something = _expect_something(settings, snapshot, findings)
@@ -73,24 +78,32 @@ def run(context: Context, started: datetime, observer: Observer) -> RunReport:
 
 
 def look_only(
-    settings: Settings, options: RunOptions, snapshot: str, started: datetime, observer: Observer
+    settings: Settings, options: RunOptions, night: Night, started: datetime, observer: Observer
 ) -> RunReport:
     """NOOP: list, and say what would be done; nothing is made, locked or changed."""
-    findings = _Findings(started)
+    findings, snapshot = _Findings(started), night.snapshot
     with run_folder.made() as folder, AgentConnection(settings, folder) as agent:
         _list_pools(settings, snapshot, agent.client(), findings, observer)
     for listing, image in _every_image(findings):
-        report = initial_report(listing, image)
-        kept = folder_of(settings, listing.pool, image.name)
-        if image.snapshot and not options.force and kept.has_newest(identity(listing, image, image.snapshot)):
-            report = report.model_copy(update={"result": "skipped"})
-        findings.images.append(report)
+        findings.images.append(_would_do(settings, options, night, listing, image))
     _expect_something(settings, snapshot, findings)
     for listing in findings.listings:
         result: OrphanResult = "kept" if settings.no_rotate_orphans else "would-rotate"
-        found = _orphans(settings, listing, findings, options.rotate_many_orphans)
-        findings.orphans += orphans.reports(listing, found, result)
+        found = _orphans(settings, listing, night, findings, options.rotate_many_orphans)
+        findings.orphans += orphans.reports(settings, listing, found, night, result)
     return findings.report(settings, snapshot, None)
+
+
+def _would_do(settings: Settings, options: RunOptions, night: Night, listing: Listing, image: Image) -> ImageReport:
+    report, folder = initial_report(listing, image), folder_of(settings, listing.pool, image.name)
+    if image.snapshot is None or not folder.path.is_dir():
+        return report
+    try:
+        place = standing(folder, identity(listing, image, image.snapshot), night, image.name)
+    except DateNotForward as error:
+        return report.model_copy(update={"result": "failed", "error": error.record()})
+    kept = isinstance(place, Kept) and not options.force
+    return report.model_copy(update={"result": "skipped"}) if kept else report
 
 
 def _list_pools(
@@ -105,6 +118,7 @@ def _list_pools(
             findings.errors.append(error.record())
         else:
             findings.listings.append(listing)
+            findings.known[pool] = known_images(settings, pool)
 
 
 def _show_listing(observer: Observer, pool: Pool, _stage: str, done: int = 0, total: int = 0) -> None:
@@ -151,18 +165,21 @@ def _expect_something(settings: Settings, snapshot: str, findings: _Findings) ->
 
 
 def _rotate_orphans(context: Context, listing: Listing, findings: _Findings, found_something: bool) -> None:
-    accept_many = context.options.rotate_many_orphans
-    found = _orphans(context.settings, listing, findings, accept_many)
+    settings, night, accept_many = context.settings, context.night, context.options.rotate_many_orphans
+    found = _orphans(settings, listing, night, findings, accept_many)
     # a night on which nothing has the snapshot (a wrong date, say) is no night that orphans should lose a day for
-    if context.settings.no_rotate_orphans or not (found_something or accept_many):
-        findings.orphans += orphans.reports(listing, found, "kept")
+    if settings.no_rotate_orphans or not (found_something or accept_many):
+        findings.orphans += orphans.reports(settings, listing, found, night, "kept")
     else:
         findings.orphans += orphans.rotate_all(context, listing, found)
 
 
-def _orphans(settings: Settings, listing: Listing, findings: _Findings, accept_many: bool) -> dict[str, ImageFolder]:
+def _orphans(
+    settings: Settings, listing: Listing, night: Night, findings: _Findings, accept_many: bool
+) -> dict[str, ImageFolder]:
+    known = findings.known[listing.pool]
     try:
-        return orphans.find(settings, listing, accept_many or settings.no_rotate_orphans)
+        return orphans.find(settings, listing, known, night, accept_many or settings.no_rotate_orphans)
     except OrphansSuspicious as error:
         findings.errors.append(error.record())
         return {}

@@ -10,7 +10,19 @@ from typing import Any, Callable
 from ceph_rsnapshot_common.console.flags import add_config, add_option, formatter, keys_with_flags
 from ceph_rsnapshot_common.console.flags import make_parser as _make
 
-COMMANDS = ("backup", "list", "verify", "restore", "serve", "check", "settings", "completion", "help")
+COMMANDS = (
+    "backup",
+    "list",
+    "verify",
+    "restore",
+    "serve",
+    "hold",
+    "release",
+    "check",
+    "settings",
+    "completion",
+    "help",
+)
 _DESCRIPTION = """\
 Back up snapshots of Ceph RBD images to qcow2 files that rsnapshot keeps, and get the data back.
 Without a command it backs up; the options are then those of the command backup.
@@ -61,7 +73,7 @@ def add_backup_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of backup; those not given are absent from the result."""
     for key in keys_with_flags():
         add_option(parser, key)
-    _switch(parser, "--force", "also back up again what the newest day already holds")
+    _switch(parser, "--force", "also back up again what a day already holds, and replace that day")
     _switch(parser, "--full", "make full backups, also where an increment would do")
     _switch(parser, "--rotate-many-orphans", "believe a listing that makes more than half of the known images orphans")
     _json(parser, "print the report as one JSON document on standard output")
@@ -181,6 +193,28 @@ def _serve(commands: Any) -> None:
     where.add_argument("--port", metavar="N", type=int, help="TCP port on loopback (127.0.0.1) to listen on")
 
 
+def _hold(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "hold",
+        "keep a day beside the rotation until it is released: no rotation and no run removes it",
+        "  ceph_rsnapshot hold rbd/vm-1@2026-01-31 --reason 'before the migration'\n  ceph_rsnapshot hold rbd/vm-1\n",
+    )
+    parser.add_argument("which", metavar="WHICH", help=_ONE)
+    parser.add_argument("--reason", metavar="TEXT", default="", help="why; `list` shows it")
+
+
+def _release(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "release",
+        "let a day go that was held; days in the rotation are not touched",
+        "  ceph_rsnapshot release rbd/vm-1@2026-01-31\n",
+        "hold",
+    )
+    parser.add_argument("which", metavar="WHICH", help=_ONE.replace("the newest", "the only one that is held"))
+
+
 def _check(commands: Any) -> None:
     parser = _command(
         commands,
@@ -219,7 +253,7 @@ def _help(commands: Any) -> None:
     parser.add_argument("topic", metavar="COMMAND", nargs="?", choices=COMMANDS, help=", ".join(COMMANDS))
 
 
-_ADD = (_backup, _list, _verify, _restore, _serve, _check, _settings, _completion, _help)
+_ADD = (_backup, _list, _verify, _restore, _serve, _hold, _release, _check, _settings, _completion, _help)
 
 
 def command_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:

@@ -11,8 +11,9 @@ from typing import Literal, Optional
 
 from pydantic import computed_field
 
-from ceph_rsnapshot.repository import reflinks, verdicts
-from ceph_rsnapshot.repository.layout import ImageFolder
+from ceph_rsnapshot.repository import holds, reflinks, verdicts
+from ceph_rsnapshot.repository.holds import Hold
+from ceph_rsnapshot.repository.layout import HELD, ImageFolder
 from ceph_rsnapshot.repository.verdicts import Verdict
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import PathNotUsable
@@ -39,6 +40,7 @@ class Backup(Record):
         problem: why it can't be used, as far as that shows without reading its content.
         alone_bytes: disk that this backup alone holds, and that would be free if it went.
         verdict: what the last verification found; None if there was none.
+        hold: why it is kept beside the rotation; None of a day in it.
     """
 
     pool: str
@@ -50,16 +52,17 @@ class Backup(Record):
     problem: Optional[str] = None
     alone_bytes: int = 0
     verdict: Optional[Verdict] = None
+    hold: Optional[Hold] = None
 
     @property
     def image_folder(self) -> ImageFolder:
         """The folder of all days of the image."""
-        return ImageFolder(self.folder.parent, self.interval)
+        return ImageFolder(self.folder.parents[1 if self.hold else 0], self.interval)
 
     @property
     def files(self) -> ImageFiles:
         """Its files, as long as no rotation has moved them."""
-        return ImageFiles(self.folder, self.folder.parent.name)
+        return ImageFiles(self.folder, self.image_folder.path.name)
 
     @property
     def name(self) -> str:
@@ -68,7 +71,8 @@ class Backup(Record):
 
     @property
     def day(self) -> str:
-        return f"{self.interval}.{self.number}"
+        """``daily.0``, or ``held/2026-01-31`` of a day that is held."""
+        return f"{HELD}/{self.folder.name}" if self.hold else f"{self.interval}.{self.number}"
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -110,7 +114,7 @@ def _roots(base: Path) -> Iterator[tuple[str, Path]]:
     for pool in _folders(base):
         for folder in _folders(pool):
             below = _folders(folder)
-            if any(_ROTATION.fullmatch(each.name) for each in below):
+            if any(_ROTATION.fullmatch(each.name) for each in below) or _held(folder):
                 yield decode(pool.name), folder
             namespace = str(Pool(pool=decode(pool.name), namespace=decode(folder.name)))
             for inner in below:
@@ -145,34 +149,40 @@ def _of_image(pool: str, root: Path, shares: bool) -> list[Backup]:
 
 
 def _days_of_image(pool: str, root: Path, names: Iterable[str], shares: bool) -> Iterator[Backup]:
-    days = sorted(filter(None, map(_ROTATION.fullmatch, names)), key=_order)
-    if not days:
+    days, held = sorted(filter(None, map(_ROTATION.fullmatch, names)), key=_order), _held(root)
+    if not days and not held:
         return
     try:
-        found = verdicts.read(ImageFolder(root, days[0][1]))
+        found = verdicts.read(ImageFolder(root, ""))
     except verdicts.VerdictsUnreadable:
         found = {}  # as if there had been no verification; a restore compares the content anyway
     image = decode(root.name)
-    for day in days:
-        backup = _read(pool, image, root / day[0], day, shares)
+    places = [(root / day[0], day[1], int(day[2]), None) for day in days]
+    for folder, interval, number, hold in [*places, *held]:
+        named = Backup(pool=pool, image=image, interval=interval, number=number, folder=folder, hold=hold)
+        backup = _read(named, shares)
         if backup is None:
             continue
-        manifest = backup.manifest
-        image = manifest.image if manifest else image  # a long name is cut in the path
-        update: dict[str, object] = {"image": image}
-        if manifest:
-            update["verdict"] = found.get(verdicts.key(manifest))
-        yield backup.model_copy(update=update)
+        image = backup.image
+        if backup.manifest:
+            verdict = found.get(verdicts.key(backup.manifest, held=hold is not None))
+            backup = backup.model_copy(update={"verdict": verdict})
+        yield backup
+
+
+def _held(root: Path) -> list[tuple[Path, str, int, Hold | None]]:
+    """Folders of days that are held, as places of backups; the newest first."""
+    found = ((path, holds.read(path)) for path in sorted(_folders(root / HELD), reverse=True))
+    return [(path, HELD, 0, hold) for path, hold in found if hold]
 
 
 def _order(day: re.Match[str]) -> tuple[str, int]:
     return day[1], int(day[2])
 
 
-def _read(pool: str, image: str, folder: Path, day: re.Match[str], shares: bool) -> Backup | None:
-    """The backup in a rotation folder; None if the folder is empty (an image that was deleted rolls off so)."""
-    files = ImageFiles(folder, folder.parent.name)
-    manifest, problem, alone = None, None, 0
+def _read(backup: Backup, shares: bool) -> Backup | None:
+    """With what lies in its folder; None if that is empty (an image that was deleted rolls off so)."""
+    files, manifest, problem, alone = backup.files, None, None, 0
     try:
         manifest = read_manifest(files.manifest)
     except FileNotFoundError:
@@ -185,16 +195,9 @@ def _read(pool: str, image: str, folder: Path, day: re.Match[str], shares: bool)
         if manifest and status.st_size != manifest.qcow2_file_size:
             problem = f"the qcow2 has {status.st_size} bytes instead of {manifest.qcow2_file_size}"
     except FileNotFoundError:
-        if manifest is None and not any(folder.iterdir()):
+        if manifest is None and not any(backup.folder.iterdir()):
             return None
         problem = "the qcow2 is missing"
-    return Backup(
-        pool=pool,
-        image=image,
-        interval=day[1],
-        number=int(day[2]),
-        folder=folder,
-        manifest=manifest,
-        problem=problem,
-        alone_bytes=alone,
-    )
+    image = manifest.image if manifest else backup.image  # a long name is cut in the path
+    update = {"image": image, "manifest": manifest, "problem": problem, "alone_bytes": alone}
+    return backup.model_copy(update=update)

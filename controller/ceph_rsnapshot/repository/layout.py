@@ -8,8 +8,11 @@ from pathlib import Path
 
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.files.image_files import ImageFiles
-from ceph_rsnapshot_common.names import Pool, decode, encode, image_folder
+from ceph_rsnapshot_common.names import Pool, decode, encode, encode_inner, image_folder
 from ceph_rsnapshot_common.protocol.manifest import Identity, Manifest, ManifestUnreadable, read_manifest
+
+HELD = "held"
+"""Name of the folder with the days of an image that are held."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,10 @@ class ImageFolder:
     def sync(self) -> ImageFiles:
         """Where `rsnapshot sync` puts what the next rotation makes day 0."""
         return ImageFiles(self.path / ".sync", self.path.name)
+
+    def held(self, snapshot: str) -> ImageFiles:
+        """The files of a day that is held; see `ceph_rsnapshot.repository.holds`."""
+        return ImageFiles(self.path / HELD / encode_inner(snapshot), self.path.name)
 
     def numbers(self) -> list[int]:
         """Numbers of the days that exist, ascending."""

@@ -42,7 +42,7 @@ def hold(backup: Backup) -> Iterator[Held]:
     files = ImageFiles(Path(), backup.image_folder.path.name)
     with ExitStack() as stack:
         try:
-            folder = stack.enter_context(_opened(_where(backup), os.O_RDONLY | os.O_DIRECTORY))
+            folder = stack.enter_context(_opened(where(backup), os.O_RDONLY | os.O_DIRECTORY))
         except (FileNotFoundError, NotADirectoryError):
             raise BackupGone(what=backup.name) from None
         try:
@@ -56,8 +56,10 @@ def hold(backup: Backup) -> Iterator[Held]:
         yield Held(backup, qcow, digests)
 
 
-def _where(backup: Backup) -> Path:
+def where(backup: Backup) -> Path:
     """The folder that holds this very backup now."""
+    if backup.hold:
+        return backup.folder
     # one whose manifest can't be read is known by its place only, and by that
     numbers = [backup.number, *(backup.image_folder.numbers() if backup.manifest else ())]
     for number in numbers:

@@ -59,7 +59,7 @@ class Source:
         return os.path.relpath(os.path.realpath(self.folder), os.path.realpath(target))
 
 
-def render(settings: Settings, folder: ImageFolder, source: Source, log: Path) -> str:
+def render(settings: Settings, folder: ImageFolder, source: Source, log: Path, retain: int) -> str:
     """The text of rsnapshot.conf for one image; fields are separated by tabs."""
     path = f"{source.host}:{source.folder}" if source.host else source.folder
     long_args = [*_LONG_ARGS, *source.long_args, *(f"--{argument}" for argument in settings.extra_long_args)]
@@ -70,7 +70,7 @@ def render(settings: Settings, folder: ImageFolder, source: Source, log: Path) -
         ("cmd_rsync", find_tool("rsync", Node.BACKUP)),
         *([("cmd_ssh", find_tool("ssh", Node.BACKUP))] if source.host else []),
         *([("ssh_args", quoted(source.ssh_args))] if source.ssh_args else []),
-        ("retain", settings.retain_interval, str(settings.retain_number)),
+        ("retain", settings.retain_interval, str(retain)),
         ("verbose", "2"),
         ("loglevel", "3"),
         ("logfile", str(log)),
@@ -151,7 +151,7 @@ class Rsnapshot:
 
 @contextmanager
 def configured(
-    settings: Settings, folder: ImageFolder, source: Source, conf_folder: Path, lock: int
+    settings: Settings, folder: ImageFolder, source: Source, conf_folder: Path, lock: int, retain: int
 ) -> Iterator[Rsnapshot]:
     """rsnapshot with a configuration that is removed at the end unless KEEPCONF is set."""
     relative = folder.path.relative_to(settings.backup_base_path)
@@ -159,7 +159,7 @@ def configured(
     log = settings.log_base_path / "rsnapshot" / f"{relative}.log"
     for path in (conf, log):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    conf.write_text(render(settings, folder, source, log), encoding="utf-8")
+    conf.write_text(render(settings, folder, source, log, retain), encoding="utf-8")
     try:
         yield Rsnapshot(conf, log, folder, tuple(shlex.split(settings.extra_args)), lock)
     finally:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ceph_rsnapshot.repository import holds
 from ceph_rsnapshot.repository.catalog import Backup, all_backups
+from ceph_rsnapshot.repository.open_backup import where
 from ceph_rsnapshot_common.config.settings import Settings
-from ceph_rsnapshot_common.errors import BackupNotFound
+from ceph_rsnapshot_common.errors import BackupDamaged, BackupGone, BackupNotFound, HoldExists
+from ceph_rsnapshot_common.files.image_files import ImageFiles
 from ceph_rsnapshot_common.names import did_you_mean
 
 _SHOWN = 3
@@ -55,7 +58,46 @@ def one(settings: Settings, wanted: str) -> Backup:
         if not exact:
             raise BackupNotFound(what=f"one image called {wanted}", hint=f" (there are {_some(images)})")
         found = exact
+    return _newest(found)
+
+
+def held(settings: Settings, backup: Backup, reason: str) -> Backup:
+    """Hold ``backup``; returns the held copy. See `ceph_rsnapshot.hold`."""
+    if backup.problem or backup.manifest is None:
+        raise BackupDamaged(what=backup.name, reason=str(backup.problem))
+    if backup.hold:
+        raise HoldExists(what=backup.folder)
+    day = ImageFiles(where(backup), backup.files.stem)
+    folder = holds.make(backup.image_folder, day, backup.manifest.snapshot, reason)
+    (copy,) = (each for each in chosen(settings, f"{backup.pool}/{backup.image}") if each.folder == folder)
+    if copy.manifest != backup.manifest:
+        holds.release(folder, settings.backup_base_path)
+        raise BackupGone(what=backup.name)
+    return copy
+
+
+def released(settings: Settings, wanted: str) -> Backup:
+    """Release the held day that ``wanted`` names; returns what it was. See `ceph_rsnapshot.release`."""
+    found = [backup for backup in chosen(settings, wanted) if backup.hold]
+    if len(found) != 1:
+        names = _some([f"{each.pool}/{each.image}@{each.day}" for each in found])
+        hint = f" (there are {names}: name one)" if found else " (see ceph_rsnapshot list)"
+        raise BackupNotFound(what=f"one held day called {wanted}", hint=hint)
+    holds.release(found[0].folder, settings.backup_base_path)
     return found[0]
+
+
+def _newest(backups: Sequence[Backup]) -> Backup:
+    """By the time of the snapshots: after RETAIN_INTERVAL was renamed there are two days of number 0.
+
+    One whose manifest can't be read may be the newest: so it is taken where there is no other of its number.
+    """
+    rotating = [backup for backup in backups if not backup.hold] or list(backups)
+    lowest = {backup.interval: backup for backup in reversed(rotating)}
+    if len(lowest) == 1 and not rotating[0].hold:
+        return rotating[0]
+    dated = [(backup.taken, backup) for backup in rotating if backup.taken]
+    return max(dated, key=lambda each: each[0])[1] if dated else rotating[0]
 
 
 def _is_meant(backup: Backup, name: str) -> bool:

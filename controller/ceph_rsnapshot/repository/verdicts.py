@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from datetime import datetime
 
 from pydantic import ValidationError
 
-from ceph_rsnapshot.repository.layout import ImageFolder, readable_manifest
+from ceph_rsnapshot.repository.layout import HELD, ImageFolder, readable_manifest
 from ceph_rsnapshot_common.files import folders, locks
+from ceph_rsnapshot_common.files.image_files import ImageFiles
 from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.protocol.manifest import Manifest, is_sealed, sealed
 
@@ -42,9 +43,9 @@ class VerdictsUnreadable(ValueError):
     """There are verdicts, but they can't be relied on: a backup that was found bad might pass for a good one."""
 
 
-def key(manifest: Manifest) -> str:
-    """What a backup is known by; no two of an image have ended at the same time."""
-    return manifest.ended.isoformat()
+def key(manifest: Manifest, held: bool = False) -> str:
+    """What a backup is known by; no two of an image have ended at the same time, but for a day and its held copy."""
+    return f"{'held ' if held else ''}{manifest.ended.isoformat()}"
 
 
 def read(folder: ImageFolder) -> dict[str, Verdict]:
@@ -77,10 +78,17 @@ def write(folder: ImageFolder, verdicts: Mapping[str, Verdict]) -> None:
     with ExitStack() as stack:
         mark = folder.path / _LOCK
         locks.hold_patiently(stack, lambda: locks.hold(mark, remove=True), _PATIENCE_SECONDS, lambda _: True)
-        manifests = [readable_manifest(folder.day(number)) for number in folder.numbers()]
-        keys = {key(manifest) for manifest in manifests if manifest}
+        keys = {key(manifest) for number in folder.numbers() if (manifest := readable_manifest(folder.day(number)))}
+        keys |= {key(manifest, held=True) for manifest in _held(folder)}
         kept = {each: verdict for each, verdict in {**_known(folder), **verdicts}.items() if each in keys}
         folders.write_durably(folder.path / NAME, sealed(_Verdicts(verdicts=kept).model_dump_json(indent=2)))
+
+
+def _held(folder: ImageFolder) -> Iterator[Manifest]:
+    for path in (folder.path / HELD).glob("[!.]*"):
+        manifest = readable_manifest(ImageFiles(path, folder.path.name))
+        if manifest:
+            yield manifest
 
 
 def _known(folder: ImageFolder) -> dict[str, Verdict]:

@@ -201,7 +201,7 @@ def _noted(backup: Backup, verdict: Verdict) -> list[str]:
     if backup.manifest is None:
         return []
     try:
-        verdicts.write(backup.image_folder, {verdicts.key(backup.manifest): verdict})
+        verdicts.write(backup.image_folder, {verdicts.key(backup.manifest, held=backup.hold is not None): verdict})
     except (OSError, LockHeld) as error:
         return [f"the result could not be noted: {error}"]
     return []

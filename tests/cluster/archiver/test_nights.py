@@ -57,25 +57,24 @@ def test_the_same_night_again_changes_nothing(running: Site) -> None:
     }
 
 
-def test_force_backs_up_again(running: Site) -> None:
+def test_force_backs_up_again_and_replaces_the_day(running: Site) -> None:
     running.pool.create("a")
-    running.night(DAYS[0], ["a"])
+    _night(running, DAYS[0], ["a"])
     first = running.root("a") / "daily.0" / "a.qcow2"
-    damaged = first.read_bytes()[:-1] + b"?"
-    first.write_bytes(damaged)
+    first.write_bytes(first.read_bytes()[:-1] + b"?")
     report = running.backup("--snap-date", DAYS[0], "--force")
-    assert report["by_name"]["a"]["result"] == "done"
-    assert running.days("a") == ["daily.0", "daily.1"]
+    assert (report["by_name"]["a"]["result"], report["by_name"]["a"]["replaced"]) == ("done", "daily.0")
+    assert running.days("a") == ["daily.0"]
     assert running.same(first, "a", DAYS[0])
-    assert (running.root("a") / "daily.1" / "a.qcow2").read_bytes() == damaged
+    assert running.leftovers() == []
 
 
-def test_a_snapshot_made_again_under_its_name_is_another_one(running: Site) -> None:
+def test_a_snapshot_made_again_under_its_name_replaces_the_day(running: Site) -> None:
     running.pool.create("a")
-    running.night(DAYS[0], ["a"])
+    _night(running, DAYS[0], ["a"])
     running.pool.unsnap("a", DAYS[0])
-    assert running.night(DAYS[0], ["a"])["by_name"]["a"]["result"] == "done"
-    assert running.days("a") == ["daily.0", "daily.1"]
+    assert _night(running, DAYS[0], ["a"])["by_name"]["a"]["result"] == "done"
+    assert running.days("a") == ["daily.0"]
     assert running.same(running.root("a") / "daily.0" / "a.qcow2", "a", DAYS[0])
 
 

@@ -26,7 +26,7 @@ def test_rsnapshot_accepts_the_configuration(tmp_path: Path, argument: str) -> N
     )
     source = Source("/var/lib/x y/rbd/a%20b", "user@host", ("-i", f"/key {argument}"))
     conf = tmp_path / "conf"
-    conf.write_text(render(settings, ImageFolder(root, "daily"), source, tmp_path / "log"))
+    conf.write_text(render(settings, ImageFolder(root, "daily"), source, tmp_path / "log", 14))
     done = subprocess.run(["rsnapshot", "-c", str(conf), "configtest"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "Syntax OK"), done.stderr
 

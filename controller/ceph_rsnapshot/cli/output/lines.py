@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TextIO
 
 from ceph_rsnapshot.archiver.observer import Observer
-from ceph_rsnapshot.archiver.report import ImageReport, RunReport
+from ceph_rsnapshot.archiver.report import ImageReport, OrphanReport, RunReport
 from ceph_rsnapshot_common.sizes import format_size
 
 _logger = logging.getLogger(__name__)
@@ -25,10 +25,15 @@ def log_report(report: RunReport) -> None:
         if orphan.error:
             _logger.error("orphan %s/%s: %s", orphan.pool, orphan.image, orphan.error.message)
         else:
-            _logger.info("orphan %s/%s: %s", orphan.pool, orphan.image, orphan.result)
+            _logger.info("orphan %s/%s: %s%s", orphan.pool, orphan.image, orphan.result, until(orphan))
     for error in report.errors:
         _logger.error("%s", error.message)
     _logger.info("run ended: %s, exit code %d", counts(report), report.exit_code)
+
+
+def until(orphan: OrphanReport) -> str:
+    """When the last backup of an orphan will go, as people read it."""
+    return f"; its last backup goes on {orphan.gone_on}" if orphan.gone_on else ""
 
 
 def counts(report: RunReport) -> str:

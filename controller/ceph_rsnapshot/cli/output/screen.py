@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ceph_rsnapshot.archiver.observer import Observer
 from ceph_rsnapshot.archiver.report import ImageReport, OrphanReport, RunReport
-from ceph_rsnapshot.cli.output.lines import counts
+from ceph_rsnapshot.cli.output.lines import counts, until
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.sizes import format_size
 
@@ -61,6 +61,8 @@ def _row(image: ImageReport) -> tuple[str, ...]:
         result = image.kind
         result += {"changed": ", verified", "full": ", verified in full"}.get(image.verified or "", "")
         result += "; a first attempt differed" if image.mismatch else ""
+        result += f"; in place of {image.replaced}" if image.replaced else ""
+        result += f"; {image.too_young} more kept by RETAIN_MIN_AGE" if image.too_young else ""
     return (
         escape(f"{image.pool}/{image.image}"),
         escape(image.snapshot),
@@ -73,7 +75,7 @@ def _row(image: ImageReport) -> tuple[str, ...]:
 
 def _orphan_line(orphan: OrphanReport) -> str:
     text = f"{orphan.pool}/{orphan.image} was deleted in Ceph: {orphan.result.replace('-', ' ')}"
-    text += f": {orphan.error.message}" if orphan.error else ""
+    text += f": {orphan.error.message}" if orphan.error else until(orphan)
     return f"[{_STYLES.get(orphan.result, 'default')}]{escape(text)}[/]"
 
 
