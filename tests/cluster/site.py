@@ -161,9 +161,7 @@ class Site:
         """Temporary files that should not be there when nothing runs."""
         temporary = [path for path in self.temp.rglob("*") if path.name != ".claims"] if self.temp.exists() else []
         confs = list(self.folder.glob("conf_*"))
-        # what a failed night left in .sync saves rsync work in staged mode; in direct mode it would only take room
-        sync = [".sync"] if self.options.get("TRANSFER_MODE") == "direct" else []
-        names = [".rotating", ".rsnapshot.pid", ".incoming", *sync]
+        names = [".rotating", ".rsnapshot.pid", ".incoming", ".sync", ".dropped.*", ".*.making", ".*.released"]
         # a link in the place of .incoming is the administrator's
         syncs = [path for name in names for path in self.base.rglob(name) if not path.is_symlink()]
         return sorted(str(path) for path in [*temporary, *confs, *syncs])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Optional
@@ -18,7 +19,7 @@ from ceph_rsnapshot.archiver.commit import prepared
 from ceph_rsnapshot.archiver.context import Context
 from ceph_rsnapshot.archiver.report import OrphanReport, OrphanResult, error_record
 from ceph_rsnapshot.repository import rotation, verdicts
-from ceph_rsnapshot.repository.layout import ImageFolder, readable_manifest
+from ceph_rsnapshot.repository.layout import ImageFolder, known_images, readable_manifest
 from ceph_rsnapshot.repository.retention import retention
 from ceph_rsnapshot.repository.rsnapshot import Source
 from ceph_rsnapshot_common.config.settings import Settings
@@ -47,25 +48,41 @@ class Mark(Record):
     accepted: bool = False
 
 
-def find(
-    settings: Settings, listing: Listing, known: Mapping[str, ImageFolder], night: Night, accept_many: bool
-) -> dict[str, ImageFolder]:
-    """Orphans of the listed pool whose names match IMAGE_RE.
+@dataclass(frozen=True)
+class Known:
+    """Images of a pool that had backups before a run.
 
-    Args:
-        known: images of the pool that had backups before this run.
+    Attributes:
+        established: those with at least half as many days as the one that has most: new images must not make up for
+            old ones that are gone.
+    """
+
+    folders: Mapping[str, ImageFolder]
+    established: frozenset[str]
+
+
+def known_before(settings: Settings, pool: Pool) -> Known:
+    """To be asked before the run backs anything up."""
+    found = known_images(settings, pool)
+    days = {name: len(folder.numbers()) for name, folder in found.items()}
+    most = max(days.values(), default=0)
+    return Known(found, frozenset(name for name, count in days.items() if 2 * count >= most))
+
+
+def find(settings: Settings, listing: Listing, known: Known, night: Night, accept_many: bool) -> dict[str, ImageFolder]:
+    """Orphans of the listed pool whose names match IMAGE_RE.
 
     Raises:
         OrphansSuspicious: there would be so many that the listing is not believed.
     """
-    gone = {name: folder for name, folder in known.items() if name not in listing.names}
+    gone = {name: folder for name, folder in known.folders.items() if name not in listing.names}
     orphans = {name: folder for name, folder in gone.items() if _is_of_cluster(folder, listing.fsid)}
     marks = {name: mark for name, folder in orphans.items() if (mark := read_mark(folder))}
     if orphans and not accept_many:
         window = night.date - timedelta(days=settings.retain_number)
         recent = {name for name, mark in marks.items() if not mark.accepted and mark.first > window}
         going = recent | (orphans.keys() - marks.keys())
-        judge(listing.pool, (_established(known) - marks.keys()) | going, going, recent, not listing.names)
+        judge(listing.pool, (known.established - marks.keys()) | going, going, recent, not listing.names)
     chooses = re.compile(settings.image_re).match
     return {name: folder for name, folder in orphans.items() if chooses(name)}
 
@@ -87,12 +104,6 @@ def judge(
     if listing_empty or (new and len(going) > 2 and 2 * len(going) > len(known)):
         names = ", ".join(new[:_NAMES_SHOWN]) + (", ..." if len(new) > _NAMES_SHOWN else "")
         raise OrphansSuspicious(pool=pool, new=len(going), known=len(known), names=names)
-
-
-def _established(known: Mapping[str, ImageFolder]) -> set[str]:
-    """Images with at least half as many days as the one that has most: new ones must not make up for old ones."""
-    days = {name: len(folder.numbers()) for name, folder in known.items()}
-    return {name for name, count in days.items() if 2 * count >= max(days.values())}
 
 
 def rotate_all(context: Context, listing: Listing, orphans: Mapping[str, ImageFolder]) -> list[OrphanReport]:
@@ -123,8 +134,10 @@ def gone_on(settings: Settings, folder: ImageFolder, night: Night) -> date | Non
     mark = read_mark(folder)
     done = 1 if mark and mark.last >= night.date else 0
     nights = max(0, settings.retain_number - min(days) - (1 - done))
-    since = mark.since if mark else datetime.now(timezone.utc)
-    return max(night.date + timedelta(days=nights), _kept_until(settings, since))
+    rolled_off = night.date + timedelta(days=nights)
+    if not settings.orphan_keep:
+        return rolled_off
+    return max(rolled_off, _kept_until(settings, mark.since if mark else datetime.now(timezone.utc)))
 
 
 def read_mark(folder: ImageFolder) -> Mark | None:

@@ -17,7 +17,7 @@ from ceph_rsnapshot.remote.client import AgentClient
 from ceph_rsnapshot.remote.connection import AgentConnection
 from ceph_rsnapshot.repository import last_run
 from ceph_rsnapshot.repository.last_run import LastRun
-from ceph_rsnapshot.repository.layout import ImageFolder, folder_of, known_images
+from ceph_rsnapshot.repository.layout import ImageFolder, folder_of
 from ceph_rsnapshot.repository.nights import Kept, standing
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.config.snapshot_name import Night
@@ -42,7 +42,7 @@ class _Findings:
 
     started: datetime
     listings: list[Listing] = field(default_factory=list)
-    known: dict[Pool, dict[str, ImageFolder]] = field(default_factory=dict)
+    known: dict[Pool, orphans.Known] = field(default_factory=dict)
     images: list[ImageReport] = field(default_factory=list)
     orphans: list[OrphanReport] = field(default_factory=list)
     errors: list[ErrorRecord] = field(default_factory=list)
@@ -118,7 +118,7 @@ def _list_pools(
             findings.errors.append(error.record())
         else:
             findings.listings.append(listing)
-            findings.known[pool] = known_images(settings, pool)
+            findings.known[pool] = orphans.known_before(settings, pool)
 
 
 def _show_listing(observer: Observer, pool: Pool, _stage: str, done: int = 0, total: int = 0) -> None:

@@ -59,7 +59,7 @@ def test_the_same_night_again_changes_nothing(running: Site) -> None:
 
 def test_force_backs_up_again_and_replaces_the_day(running: Site) -> None:
     running.pool.create("a")
-    _night(running, DAYS[0], ["a"])
+    running.night(DAYS[0], ["a"])
     first = running.root("a") / "daily.0" / "a.qcow2"
     first.write_bytes(first.read_bytes()[:-1] + b"?")
     report = running.backup("--snap-date", DAYS[0], "--force")
@@ -71,9 +71,9 @@ def test_force_backs_up_again_and_replaces_the_day(running: Site) -> None:
 
 def test_a_snapshot_made_again_under_its_name_replaces_the_day(running: Site) -> None:
     running.pool.create("a")
-    _night(running, DAYS[0], ["a"])
+    running.night(DAYS[0], ["a"])
     running.pool.unsnap("a", DAYS[0])
-    assert _night(running, DAYS[0], ["a"])["by_name"]["a"]["result"] == "done"
+    assert running.night(DAYS[0], ["a"])["by_name"]["a"]["result"] == "done"
     assert running.days("a") == ["daily.0"]
     assert running.same(running.root("a") / "daily.0" / "a.qcow2", "a", DAYS[0])
 
