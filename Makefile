@@ -5,8 +5,8 @@ PYTHON = .venv/bin/python
 help:
 	@echo "make demo    real RBD snapshots of a real Ceph cluster become qcow2 files, in a minute"
 	@echo "make unit    the tests that need no Ceph, no root and no network, in seconds"
-	@echo "make unit-all   the same on each Python of 3.9 to 3.13 that is on the PATH"
-	@echo "make test    the whole test suite, against a real cluster, in seven minutes (as root)"
+	@echo "make unit-all  the same on each Python of 3.9 to 3.13 that is installed"
+	@echo "make test    the whole test suite, against a real cluster (as root)"
 	@echo "make bench   how fast, as ratios to the old way of doing it (as root)"
 	@echo "make lint    ruff, mypy, and the units through systemd-analyze"
 	@echo "make docs    the configuration reference, from the table of options"

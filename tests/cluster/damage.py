@@ -34,8 +34,8 @@ def data_cluster(qcow: Path) -> int:
 
 
 def damage_data(day: Path) -> None:
-    """A bit of data of image ``a``'s backup, noticed by the time of the file too."""
-    flip(day / "a.qcow2", data_cluster(day / "a.qcow2"), keep_time=False)
+    """A bit of data of image ``a``'s backup."""
+    flip(day / "a.qcow2", data_cluster(day / "a.qcow2"))
 
 
 def l2_table(qcow: Path) -> int:
