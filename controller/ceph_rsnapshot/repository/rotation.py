@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import logging
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ceph_rsnapshot.repository.layout import ImageFolder, complete_manifest
 from ceph_rsnapshot.repository.rsnapshot import Rsnapshot
-from ceph_rsnapshot_common.errors import TransferFailed
+from ceph_rsnapshot_common.errors import Qcow2Refused, TransferFailed
 from ceph_rsnapshot_common.files import folders
+from ceph_rsnapshot_common.files.image_files import ImageFiles
+from ceph_rsnapshot_common.process import image_file
 from ceph_rsnapshot_common.protocol.manifest import Manifest
+
+LONGEST_MANIFEST = 1024**2
+"""Bytes; ours have about 2 KiB."""
 
 _logger = logging.getLogger(__name__)
 
@@ -31,6 +37,7 @@ def landing(folder: ImageFolder, base: Path) -> Iterator[None]:
     """
     folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
     shutil.rmtree(folder.sync.folder, ignore_errors=True)
+    folder.sync.folder.mkdir(mode=0o700)
     try:
         yield
     except BaseException:
@@ -54,11 +61,25 @@ def arrived(folder: ImageFolder, expected: Manifest | None) -> Iterator[None]:
     files = [] if expected is None else [sync.manifest, sync.qcow]
     if found != sorted(path.name for path in files):
         raise TransferFailed(path=sync.folder, reason=f"holds {found or 'nothing'} after rsnapshot sync")
-    if expected is not None and complete_manifest(sync) != expected:
-        raise TransferFailed(path=sync.folder, reason="the qcow2 or its manifest is not what was exported")
+    if expected is not None:
+        _see_that_it_is(expected, sync)
     with folders.syncing(files):
         yield
     folders.sync_folder(sync.folder)
+
+
+def _see_that_it_is(expected: Manifest, sync: ImageFiles) -> None:
+    """Before anything opens what a ceph node sent. Raises: TransferFailed."""
+    status = [path.lstat() for path in (sync.manifest, sync.qcow)]
+    if not all(stat.S_ISREG(each.st_mode) for each in status) or status[0].st_size > LONGEST_MANIFEST:
+        raise TransferFailed(path=sync.folder, reason="the qcow2 or its manifest is no plain file, or too long")
+    if complete_manifest(sync) != expected:
+        raise TransferFailed(path=sync.folder, reason="the qcow2 or its manifest is not what was exported")
+    try:
+        with image_file.opened(sync.qcow, size=expected.size):
+            pass
+    except Qcow2Refused as error:
+        raise TransferFailed(path=sync.qcow, reason=error.data["reason"]) from None
 
 
 def rotate(rsnapshot: Rsnapshot) -> None:
