@@ -15,6 +15,7 @@ with the exit code of a command that ends with the error, and the error's data (
       NbdBindingsMissing      1  reason
       ToolMissing             1  tool, node, package
       CommandFailed           1  command, outcome, output
+        Qcow2Refused          1  path, reason
       PoolNotFound            1  pool
       PoolUnreadable          1  pool, reason
       NothingToBackUp         1  reason
@@ -158,6 +159,12 @@ class CommandFailed(CephRsnapshotError, code="command-failed"):
     """An external command failed, or took too long."""
 
     template = "{command} {outcome}: {output}"
+
+
+class Qcow2Refused(CommandFailed, code="qcow2-refused"):
+    """A program of qemu was not run: the qcow2 can't be read, or would lead it to something else than itself."""
+
+    template = "{path} is not opened: {reason}"
 
 
 class PoolNotFound(CephRsnapshotError, code="pool-not-found"):

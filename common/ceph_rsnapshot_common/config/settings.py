@@ -154,8 +154,8 @@ class Settings(BaseModel):
     )
     min_freespace: Bytes = _option(
         "5G",
-        "Bytes (or `5G`, `500M`) that stay free while a qcow2 is written: on the ceph node in staged mode, on the "
-        "backup node in direct mode.",
+        "Bytes (or `5G`, `500M`) that stay free while a qcow2 is written: on the backup node, and in staged mode on "
+        "the ceph node too.",
     )
     transfer_mode: Literal["staged", "direct"] = _option(
         "staged",
@@ -204,7 +204,7 @@ class Settings(BaseModel):
     )
     sh_logging: bool = _option(False, "Log every external command with its exit code, time and output.")
     agent_socket: AbsolutePath = _option("/run/ceph-rsnapshot/agent.sock", "The agent's unix socket on the ceph node.")
-    ssh_args: Arguments = _option(
+    ssh_args: Annotated[str, AfterValidator(values.ssh_arguments)] = _option(
         "", "Arguments for every ssh: that of the connection to the agent and rsync's.", node=BACKUP
     )
     noop: bool = _option(False, "Say what would be done and do nothing.", "-n", "--noop", node=BACKUP)

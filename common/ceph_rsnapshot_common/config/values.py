@@ -40,7 +40,7 @@ def absolute_path(value: object) -> object:
         raise ValueError("must be an absolute path")
     if not text.isprintable():
         raise ValueError(_CONTROL)
-    if "/.." in text or "../" in text:
+    if "/.." in text or "../" in f"{text}/":
         raise ValueError("must not hold '..' (rsnapshot refuses it)")
     return Path(text)
 
@@ -126,8 +126,8 @@ def _long_arg(item: object) -> str:
         raise ValueError(f"{item!r} {_CONTROL}")
     if argument.startswith("-") or not argument:
         raise ValueError(f"{item!r}: give long arguments without the dashes")
-    if "'" in argument and '"' in argument:
-        raise ValueError(f"{item!r} holds both kinds of quotes: rsnapshot can't pass it on")
+    if "'" in argument or '"' in argument:
+        raise ValueError(f"{item!r} holds a quote: rsnapshot can't pass it on")
     if argument.partition("=")[0] in _FORBIDDEN_RSYNC:
         raise ValueError(f"--{argument} is refused: it would change older backups or make none")
     return argument
@@ -141,6 +141,14 @@ def arguments(value: str) -> str:
         shlex.split(value)
     except ValueError as error:
         raise ValueError(f"can't be split into arguments: {error}") from None
+    return value
+
+
+def ssh_arguments(value: str) -> str:
+    """`arguments` that rsnapshot can pass on to rsync, and rsync to ssh."""
+    for each in shlex.split(arguments(value)):
+        if not each or ("'" in each and '"' in each):
+            raise ValueError(f"{each!r} is empty or holds both kinds of quotes: rsnapshot can't pass it on")
     return value
 
 

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Callable
 
-from ceph_rsnapshot_common.errors import NotEnoughSpace
+from ceph_rsnapshot_common.errors import CephRsnapshotError, NotEnoughSpace
 from ceph_rsnapshot_common.progress import Progress
 
 _INTERVAL_SECONDS = 0.25
@@ -32,17 +33,16 @@ def check(path: Path, need: int, minimum: int) -> None:
 
 
 class Watch:
-    """Whether the free space fell below the minimum while it was watched."""
+    """Whether the free space fell below the minimum while it was watched, or what else was looked at went wrong."""
 
-    def __init__(self, path: Path, minimum: int, cancelled: threading.Event) -> None:
-        self._path = path
-        self._minimum = minimum
+    def __init__(self, look: Callable[[], None], cancelled: threading.Event) -> None:
+        self._look = look
         self._cancelled = cancelled
         self.stop = threading.Event()
-        self.error: NotEnoughSpace | None = None
+        self.error: CephRsnapshotError | None = None
 
     def stopping(self, progress: Progress) -> Progress:
-        """``progress``, which ends the work by raising NotEnoughSpace."""
+        """``progress``, which ends the work by raising the error."""
 
         def tick(stage: str, done: int = 0, total: int = 0) -> None:
             if self.error:
@@ -52,11 +52,11 @@ class Watch:
         return tick
 
     def loop(self) -> None:
-        """Look until the space is short, or ``stop`` or ``cancelled`` is set."""
+        """Look until that raises an error, or ``stop`` or ``cancelled`` is set."""
         while not self._cancelled.is_set():
             try:
-                check(self._path, 0, self._minimum)
-            except NotEnoughSpace as error:
+                self._look()
+            except CephRsnapshotError as error:
                 self.error = error
                 self.stop.set()
                 return
@@ -66,12 +66,20 @@ class Watch:
 
 
 @contextmanager
-def watched(path: Path, minimum: int, cancelled: threading.Event) -> Iterator[Watch]:
+def watched(
+    path: Path, minimum: int, cancelled: threading.Event, also: Callable[[], None] = lambda: None
+) -> Iterator[Watch]:
     """Watch ``path``; the block's work should end when ``stop`` of the result is set.
 
-    It is set when ``cancelled`` is, and when less than ``minimum`` bytes are free.
+    It is set when ``cancelled`` is, when less than ``minimum`` bytes are free, and when ``also``, which is called
+    several times a second, raises a `CephRsnapshotError`.
     """
-    watch = Watch(path, minimum, cancelled)
+
+    def look() -> None:
+        check(path, 0, minimum)
+        also()
+
+    watch = Watch(look, cancelled)
     thread = threading.Thread(target=watch.loop, daemon=True)
     thread.start()
     try:

@@ -145,17 +145,23 @@ def run(
 
 
 @contextmanager
-def beside(argv: Sequence[str], *, accepted: Sequence[int] = (0,), pass_fds: Sequence[int] = ()) -> Iterator[Command]:
+def beside(
+    argv: Sequence[str],
+    *,
+    accepted: Sequence[int] = (0,),
+    pass_fds: Sequence[int] = (),
+    cancelled: threading.Event | None = None,
+) -> Iterator[Command]:
     """Run ``argv`` while the block goes on, and wait for its end after that; the result is there then.
 
-    If the block fails, the command is stopped.
+    If the block fails, the command is stopped. ``cancelled`` counts when the block has ended.
 
     Raises:
-        CommandFailed: as `run`.
+        CommandFailed, Cancelled: as `run`.
     """
     with _ended(argv, None, pass_fds, accepted) as command:
         yield command
-        command.process.wait()
+        command.outcome = _wait(command.process, None, cancelled, None)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Callable
 
 from ceph_rsnapshot_common.node import Node
-from ceph_rsnapshot_common.process import commands
+from ceph_rsnapshot_common.process import commands, image_file
 from ceph_rsnapshot_common.progress import Progress
 from ceph_rsnapshot_common.protocol.records import QcowOptions
 
@@ -43,9 +43,11 @@ def convert(
     """`qemu-img convert` with its progress; zeros are not written where they need not be.
 
     Args:
-        options: formats and whatever else the target needs; ``-c`` if it is to be compressed.
+        source: an NBD server, or the name of an `image_file.ImageFile`.
+        options: formats (that of a file as source is in its name) and whatever else the target needs; ``-c`` if it is
+            to be compressed.
         progress: is told how many of the ``total`` bytes of this ``stage`` are done.
-        pass_fds: open files that qemu-img gets, if ``source`` is one of them (/proc/self/fd).
+        pass_fds: those of that `image_file.ImageFile`.
         waiting, cancelled: see `commands.run`.
 
     Raises:
@@ -72,13 +74,18 @@ def measure(source: str, options: Sequence[str], node: Node, cancelled: threadin
     return int(json.loads(answer.stdout)["required"])
 
 
-def check(path: Path, node: Node, pass_fds: Sequence[int] = ()) -> None:
+def check(path: Path, node: Node, size: int | None = None) -> None:
     """See that the metadata are sound (`qemu-img check` says nothing of contents).
+
+    Args:
+        size: bytes of the image that it should hold; None: any.
 
     Raises:
         CommandFailed: they are not; leaked clusters count too.
+        Qcow2Refused: it does not stand for itself.
     """
-    commands.run([commands.find_tool("qemu-img", node), "check", "-q", "-f", "qcow2", str(path)], pass_fds=pass_fds)
+    with image_file.opened(path, size=size) as file:
+        commands.run([commands.find_tool("qemu-img", node), "check", "-q", file.name], pass_fds=file.pass_fds)
 
 
 def finish(partial: Path, path: Path, node: Node) -> None:

@@ -40,5 +40,6 @@ def complete(task: Task, new: NewDay, content: ContentResult) -> Manifest:
     because = new.plan.because if isinstance(new.plan, Full) else None
     manifest = new.manifest.completed(content, because, disk_bytes(new.qcow), task.context.night.at)
     folders.write_durably(sync.manifest, render(manifest))
+    sync.manifest.chmod(0o600)
     task.show("rsnapshot")
     return manifest

@@ -25,7 +25,7 @@ from ceph_rsnapshot_common.errors import BadAnswer, BaseUnusable, Cancelled, Cep
 from ceph_rsnapshot_common.files import folders, space
 from ceph_rsnapshot_common.files.image_files import ImageFiles
 from ceph_rsnapshot_common.node import Node
-from ceph_rsnapshot_common.process import commands, qemu_img, servers
+from ceph_rsnapshot_common.process import commands, image_file, qemu_img, servers
 from ceph_rsnapshot_common.protocol import calls
 from ceph_rsnapshot_common.protocol.description import Transfer, describe
 from ceph_rsnapshot_common.protocol.manifest import Manifest, render
@@ -108,6 +108,7 @@ def _finished(task: Task, plan: Plan, making: ImageFiles, ready: ImageFiles) -> 
     if isinstance(plan, Full) and task.settings.qcow_compression != "none":
         _compress(task, making)
     with relied_on(plan):
+        making.partial.chmod(0o600)
         qemu_img.finish(making.partial, ready.qcow, Node.BACKUP)
     return ready
 
@@ -117,11 +118,14 @@ def _compress(task: Task, files: ImageFiles) -> None:
     task.show("compressing")
     plain = files.partial.with_name(f"{files.partial.name}.plain")
     files.partial.rename(plain)
-    how = ["-c", "-m", "8", "-f", "qcow2", "-O", "qcow2", *qemu_img.create_options(task.qcow_options)]
-    argv = [commands.find_tool("qemu-img", Node.BACKUP), "convert", *how, str(plain), str(files.partial)]
-    with space.watched(files.folder, task.settings.min_freespace, threading.Event()) as watch:
+    how = ["-c", "-m", "8", "-O", "qcow2", *qemu_img.create_options(task.qcow_options)]
+    with ExitStack() as stack:
+        source = stack.enter_context(image_file.opened(plain))
+        argv = [commands.find_tool("qemu-img", Node.BACKUP), "convert", *how, source.name, str(files.partial)]
+        watch = stack.enter_context(space.watched(files.folder, task.settings.min_freespace, threading.Event()))
         try:
-            commands.run(commands.dying_with_parent(argv, Node.BACKUP), cancelled=watch.stop)
+            argv = commands.dying_with_parent(argv, Node.BACKUP)
+            commands.run(argv, pass_fds=source.pass_fds, cancelled=watch.stop)
         except Cancelled as cancelled:
             raise (watch.error or cancelled) from None
     plain.unlink()

@@ -56,7 +56,7 @@ class DigestFile:
 @contextmanager
 def new(path: Path, size: int) -> Iterator[DigestFile]:
     """A file for an image of ``size`` bytes of zeros, to add its content to."""
-    with path.open("w+b") as file:
+    with open(path, "w+b", opener=_private) as file:
         file.write(_HEADER)
         file.truncate(file_size(size))
         file.flush()
@@ -72,6 +72,10 @@ def existing(path: Path) -> Iterator[DigestFile]:
         digests = DigestFile(file.fileno())
         yield digests
         digests.flush()
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def file_size(size: int) -> int:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from ceph_rsnapshot.nbd.handle import connect
 from ceph_rsnapshot_common.node import Node
-from ceph_rsnapshot_common.process import servers
+from ceph_rsnapshot_common.process import image_file, servers
 from ceph_rsnapshot_common.process.commands import find_tool
 
 LOG = "qemu-nbd.log"
@@ -25,7 +25,6 @@ def serve(
     *,
     writable: bool = False,
     name: str = "qcow",
-    pass_fds: Sequence[int] = (),
     file_format: str = "qcow2",
 ) -> Iterator[Path]:
     """The address of a server for ``path``, which ends with the block.
@@ -34,19 +33,22 @@ def serve(
         writable: what is written lasts only when the file has been synced after the end of the block.
         folder: a private one, for socket and output.
         name: of the socket; another one for each server that runs at the same time.
-        pass_fds: open files that it gets, if ``path`` is one of them (/proc/self/fd).
 
     Raises:
         CommandFailed: qemu-nbd did not start, for example because the file is damaged.
+        Qcow2Refused: the file does not stand for itself.
     """
     address, log = folder / f"{name}.sock", folder / LOG
     for leftover in (address, log):
         leftover.unlink(missing_ok=True)
     # zeros are not stored; nothing is flushed here, because the caller makes the finished file last
     how = ["--discard=unmap", "--detect-zeroes=unmap", "--cache=unsafe"] if writable else ["--read-only"]
-    options = [*how, "--persistent", f"--format={file_format}", f"--socket={address}"]
-    argv = [find_tool("qemu-nbd", Node.BACKUP), *options, "--", str(path)]
-    with servers.started(argv, node=Node.BACKUP, log=log, pass_fds=pass_fds) as server:
+    options = [*how, "--persistent", f"--socket={address}"]
+    with ExitStack() as stack:
+        file = stack.enter_context(image_file.opened(path, file_format, writable=writable))
+        argv = [find_tool("qemu-nbd", Node.BACKUP), *options, "--", file.name]
+        running = servers.started(argv, node=Node.BACKUP, log=log, pass_fds=file.pass_fds)
+        server = stack.enter_context(running)
         server.wait(lambda: servers.greets(address), _READY_SECONDS)
         yield address
 
@@ -58,7 +60,6 @@ def opened(
     what: str,
     *,
     name: str = "qcow",
-    pass_fds: Sequence[int] = (),
     file_format: str = "qcow2",
 ) -> Iterator[Any]:
     """A libnbd handle on the content of ``path``, read-only; see `serve` and `connect`.
@@ -66,6 +67,6 @@ def opened(
     Raises:
         CommandFailed, NbdFailed
     """
-    served = serve(path, folder, name=name, pass_fds=pass_fds, file_format=file_format)
+    served = serve(path, folder, name=name, file_format=file_format)
     with served as address, connect(address, what) as handle:
         yield handle

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from ceph_rsnapshot.repository.catalog import Backup
 from ceph_rsnapshot.repository.layout import readable_manifest
-from ceph_rsnapshot_common.errors import BackupDamaged, BackupGone
+from ceph_rsnapshot_common.errors import BackupDamaged, BackupGone, Qcow2Refused
 from ceph_rsnapshot_common.files.image_files import ImageFiles
+from ceph_rsnapshot_common.process.image_file import see_that_it_stands_alone
 
 
 @dataclass(frozen=True)
 class Held:
-    """Open files: ``qcow`` is for programs that get ``pass_fds``; ``digests`` is None if there are none."""
+    """Open files; the qcow2 stands for itself. ``digests`` is None if there are none."""
 
     backup: Backup
     descriptor: int
@@ -24,11 +25,8 @@ class Held:
 
     @property
     def qcow(self) -> Path:
+        """The open file, whatever its name is by now."""
         return Path(f"/proc/self/fd/{self.descriptor}")
-
-    @property
-    def pass_fds(self) -> tuple[int, ...]:
-        return (self.descriptor,)
 
 
 @contextmanager
@@ -37,7 +35,7 @@ def hold(backup: Backup) -> Iterator[Held]:
 
     Raises:
         BackupGone: it has rolled off.
-        BackupDamaged: its qcow2 is not there, or can't be read.
+        BackupDamaged: its qcow2 is not there, can't be read, or would lead qemu to something else than itself.
     """
     files = ImageFiles(Path(), backup.image_folder.path.name)
     with ExitStack() as stack:
@@ -46,14 +44,22 @@ def hold(backup: Backup) -> Iterator[Held]:
         except (FileNotFoundError, NotADirectoryError):
             raise BackupGone(what=backup.name) from None
         try:
-            qcow = stack.enter_context(_opened(files.qcow, os.O_RDONLY, folder))
+            qcow = stack.enter_context(_opened(files.qcow, os.O_RDONLY | os.O_NOFOLLOW, folder))
         except OSError as error:
             raise BackupDamaged(what=backup.name, reason=f"qcow2: {error.strerror}") from None
+        _see_that_it_stands_alone(backup, qcow)
         try:
-            digests = stack.enter_context(_opened(files.digests, os.O_RDONLY, folder))
+            digests = stack.enter_context(_opened(files.digests, os.O_RDONLY | os.O_NOFOLLOW, folder))
         except FileNotFoundError:
             digests = None
         yield Held(backup, qcow, digests)
+
+
+def _see_that_it_stands_alone(backup: Backup, qcow: int) -> None:
+    try:
+        see_that_it_stands_alone(qcow, backup.files.qcow, backup.manifest.size if backup.manifest else None)
+    except Qcow2Refused as error:
+        raise BackupDamaged(what=backup.name, reason=f"header: {error.data['reason']}") from None
 
 
 def where(backup: Backup) -> Path:

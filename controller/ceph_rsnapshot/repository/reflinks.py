@@ -28,7 +28,7 @@ _WITH_REFLINKS = frozenset(("xfs", "btrfs", "bcachefs"))
 
 
 def clone(source: Path, target: Path, minimum: int, progress: Progress = unwatched) -> None:
-    """Copy a file: in no time and space where the file system has reflinks, else as a sparse file.
+    """Copy a file: in no time and space where the file system has reflinks, else as a sparse file. Its mode is 0600.
 
     Args:
         minimum: bytes that must stay free.
@@ -46,6 +46,7 @@ def clone(source: Path, target: Path, minimum: int, progress: Progress = unwatch
         space.check(target.parent, total, minimum)
         argv = commands.dying_with_parent([cp, "--sparse=auto", "--", str(source), str(target)], Node.BACKUP)
         commands.run(argv, waiting=lambda: progress("cloning", disk_bytes(target), total))
+    target.chmod(0o600)
 
 
 def disk_bytes(path: Path) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +20,15 @@ from pydantic import ValidationError
 from ceph_rsnapshot.repository.layout import ImageFolder, complete_manifest
 from ceph_rsnapshot.repository.retention import Retention
 from ceph_rsnapshot.repository.rsnapshot import Rsnapshot
-from ceph_rsnapshot_common.errors import TransferFailed
+from ceph_rsnapshot_common.errors import Qcow2Refused, TransferFailed
 from ceph_rsnapshot_common.files import folders
+from ceph_rsnapshot_common.files.image_files import ImageFiles
 from ceph_rsnapshot_common.model import Record
+from ceph_rsnapshot_common.process import image_file
 from ceph_rsnapshot_common.protocol.manifest import Manifest
+
+LONGEST_MANIFEST = 1024**2
+"""Bytes; ours have about 2 KiB."""
 
 _logger = logging.getLogger(__name__)
 
@@ -36,6 +42,7 @@ def landing(folder: ImageFolder, base: Path) -> Iterator[None]:
     """
     folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
     shutil.rmtree(folder.sync.folder, ignore_errors=True)
+    folder.sync.folder.mkdir(mode=0o700)
     try:
         yield
     except BaseException:
@@ -59,11 +66,25 @@ def arrived(folder: ImageFolder, expected: Manifest | None) -> Iterator[None]:
     files = [] if expected is None else [sync.manifest, sync.qcow]
     if found != sorted(path.name for path in files):
         raise TransferFailed(path=sync.folder, reason=f"holds {found or 'nothing'} after rsnapshot sync")
-    if expected is not None and complete_manifest(sync) != expected:
-        raise TransferFailed(path=sync.folder, reason="the qcow2 or its manifest is not what was exported")
+    if expected is not None:
+        _see_that_it_is(expected, sync)
     with folders.syncing(files):
         yield
     folders.sync_folder(sync.folder)
+
+
+def _see_that_it_is(expected: Manifest, sync: ImageFiles) -> None:
+    """Before anything opens what a ceph node sent. Raises: TransferFailed."""
+    status = [path.lstat() for path in (sync.manifest, sync.qcow)]
+    if not all(stat.S_ISREG(each.st_mode) for each in status) or status[0].st_size > LONGEST_MANIFEST:
+        raise TransferFailed(path=sync.folder, reason="the qcow2 or its manifest is no plain file, or too long")
+    if complete_manifest(sync) != expected:
+        raise TransferFailed(path=sync.folder, reason="the qcow2 or its manifest is not what was exported")
+    try:
+        with image_file.opened(sync.qcow, size=expected.size):
+            pass
+    except Qcow2Refused as error:
+        raise TransferFailed(path=sync.qcow, reason=error.data["reason"]) from None
 
 
 def rotate(rsnapshot: Rsnapshot, retention: Retention) -> None:
@@ -77,9 +98,9 @@ def rotate(rsnapshot: Rsnapshot, retention: Retention) -> None:
     """
     folder = rsnapshot.folder
     _write_mark(folder, _Mark(retain=retention.retain, dropped=retention.dropped))
-    for number in retention.dropped:
-        folder.day(number).folder.rename(_aside(folder, number))
     try:
+        for number in retention.dropped:
+            folder.day(number).folder.rename(_aside(folder, number))
         rsnapshot.rotate()
     finally:
         finish_rotation(folder)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ceph_rsnapshot.repository.arrival import bounded
 from ceph_rsnapshot.repository.layout import ImageFolder
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import RsnapshotFailed, one_line
 from ceph_rsnapshot_common.files import folders
+from ceph_rsnapshot_common.files.image_files import ImageFiles
 from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import commands
 from ceph_rsnapshot_common.process.commands import find_tool
@@ -20,8 +22,9 @@ from ceph_rsnapshot_common.process.commands import find_tool
 # --modify-window=-1 compares times to the nanosecond: by whole seconds two different images can look the same
 _LONG_ARGS = (
     *("--delete", "--delete-excluded", "--relative", "--modify-window=-1"),
-    # what arrives are two files that belong to whoever runs this, whatever the ceph node sends
-    *("--no-owner", "--no-group", "--no-links", "--no-devices", "--no-specials"),
+    # what arrives are two files that belong to whoever runs this, whatever the ceph node sends; with --perms instead of
+    # --no-perms rsync would copy a file that it could link, if an older day has another mode
+    *("--no-owner", "--no-group", "--no-perms", "--chmod=D0700,F0600", "--no-links", "--no-devices", "--no-specials"),
 )
 _LOGGED_COMMANDS = ("/", "echo ", "mkdir ", "touch ", "rm ", "mv ", "cd ", "Setting ")
 _LINES_SHOWN = 6
@@ -36,6 +39,7 @@ class Source:
         linked_into: take the files themselves (hard links) into this folder and not copies, where the file system
             allows it.
         sparse: look for holes; rsync then writes 1024 bytes at a time (SPARSE_WRITE_SIZE in its fileio.c).
+        longest: bytes of the longest file that may come from ``folder``; None: what lies there is ours.
     """
 
     folder: str
@@ -44,13 +48,16 @@ class Source:
     bandwidth_limit: int = 0
     linked_into: Path | None = None
     sparse: bool = True
+    longest: int | None = None
 
     @property
     def long_args(self) -> list[str]:
         kib = max(1, self.bandwidth_limit // 1024)  # rsync's unit
         limit = [f"--bwlimit={kib}"] if self.bandwidth_limit else []
         sparse = ["--sparse"] if self.sparse else []
-        return [*sparse, *limit, *([f"--link-dest={self._link_dest(self.linked_into)}"] if self.linked_into else [])]
+        size = [] if self.longest is None else [f"--max-size={self.longest}"]
+        linked = [f"--link-dest={self._link_dest(self.linked_into)}"] if self.linked_into else []
+        return [*sparse, *limit, *size, *linked]
 
     def _link_dest(self, target: Path) -> str:
         """Relative to the target (rsync(1)): these parts are names of ours, while the rest of the path may hold quotes,
@@ -62,7 +69,8 @@ class Source:
 def render(settings: Settings, folder: ImageFolder, source: Source, log: Path, retain: int) -> str:
     """The text of rsnapshot.conf for one image; fields are separated by tabs."""
     path = f"{source.host}:{source.folder}" if source.host else source.folder
-    long_args = [*_LONG_ARGS, *source.long_args, *(f"--{argument}" for argument in settings.extra_long_args)]
+    extra = [f"--{argument}" for argument in settings.extra_long_args]
+    long_args = [*_LONG_ARGS, *_only(folder.sync), *source.long_args, *extra]
     lines = [
         ("config_version", "1.2"),
         ("snapshot_root", f"{folder.path}/"),
@@ -84,6 +92,14 @@ def render(settings: Settings, folder: ImageFolder, source: Source, log: Path, r
     return "".join("\t".join(line) + "\n" for line in lines)
 
 
+def _only(files: ImageFiles) -> list[str]:
+    """Nothing but the qcow2 and its manifest; rsync holds what a sender lists against its filters.
+
+    Names of files are encoded: they hold no wildcards.
+    """
+    return [f"--include=/{files.qcow.name}", f"--include=/{files.manifest.name}", "--exclude=*"]
+
+
 def quoted(arguments: Sequence[str]) -> str:
     """Arguments in one line as rsnapshot and rsync's --rsh read it: quotes without escapes, of one kind at a time."""
 
@@ -98,13 +114,21 @@ def quoted(arguments: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Rsnapshot:
-    """rsnapshot with one configuration. ``lock`` is the run's lock, which its processes hold too while they live."""
+    """rsnapshot with one configuration.
+
+    Attributes:
+        lock: the run's lock, which its processes hold too while they live.
+        longest: see `Source`.
+        minimum: bytes that stay free while something comes from another node.
+    """
 
     conf: Path
     log: Path
     folder: ImageFolder
     extra_args: tuple[str, ...]
     lock: int
+    longest: int | None
+    minimum: int
 
     @contextmanager
     def syncing(self) -> Iterator[None]:
@@ -112,10 +136,11 @@ class Rsnapshot:
 
         Raises:
             RsnapshotFailed: it did not exit 0 (2 means warnings, among them files that vanished).
+            NotEnoughSpace, TransferFailed: more came than there is room for, or than was said to come.
         """
         argv, logged = commands.dying_with_parent(self._command("sync"), Node.BACKUP), self._logged()
         with folders.written_back(self.folder.sync.folder):
-            with commands.beside(argv, pass_fds=(self.lock,), accepted=range(256)) as command:
+            with self._running(argv) as command:
                 yield
             self._check("sync", command.result, logged)
 
@@ -124,6 +149,22 @@ class Rsnapshot:
         action, logged = self.folder.interval, self._logged()
         done = commands.run(self._command(action), pass_fds=(self.lock,), accepted=range(256), finish=True)
         self._check(action, done, logged)
+
+    @contextmanager
+    def _running(self, argv: Sequence[str]) -> Iterator[commands.Command]:
+        """rsnapshot beside the block; it is stopped if more comes from another node than may come."""
+        with ExitStack() as stack:
+            arrival = None
+            if self.longest is not None:
+                newest = self.folder.day(0).qcow
+                basis = newest.stat().st_size if newest.exists() else 0
+                arrival = stack.enter_context(bounded(self.folder.sync.folder, self.longest, basis, self.minimum))
+            stop = arrival.stop if arrival else None
+            running = commands.beside(argv, pass_fds=(self.lock,), accepted=range(256), cancelled=stop)
+            command = stack.enter_context(running)
+            if arrival:
+                arrival.pid = command.process.pid
+            yield command
 
     def _check(self, action: str, done: commands.Result, logged: int) -> None:
         if done.code:
@@ -161,7 +202,8 @@ def configured(
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     conf.write_text(render(settings, folder, source, log, retain), encoding="utf-8")
     try:
-        yield Rsnapshot(conf, log, folder, tuple(shlex.split(settings.extra_args)), lock)
+        extra_args, minimum = tuple(shlex.split(settings.extra_args)), settings.min_freespace
+        yield Rsnapshot(conf, log, folder, extra_args, lock, source.longest, minimum)
     finally:
         if not settings.keeps_conf:
             conf.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from ceph_rsnapshot_common.content.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import CommandFailed, RestoreFailed, TargetExists
 from ceph_rsnapshot_common.files import folders, locks
 from ceph_rsnapshot_common.node import Node
-from ceph_rsnapshot_common.process import qemu_img
+from ceph_rsnapshot_common.process import image_file, qemu_img
 from ceph_rsnapshot_common.progress import Progress, ProgressByName, named
 
 Format = Literal["raw", "qcow2"]
@@ -77,16 +77,17 @@ def _partial(path: Path) -> Iterator[Path]:
 
 
 def _convert(held: Held, partial: Path, file_format: str, size: int, progress: Progress) -> None:
-    qemu_img.convert(
-        str(held.qcow),
-        str(partial),
-        ["-f", "qcow2", "-O", file_format],
-        Node.BACKUP,
-        progress=progress,
-        stage="converting",
-        total=size,
-        pass_fds=held.pass_fds,
-    )
+    with image_file.opened(held.qcow) as qcow:
+        qemu_img.convert(
+            qcow.name,
+            str(partial),
+            ["-O", file_format],
+            Node.BACKUP,
+            progress=progress,
+            stage="converting",
+            total=size,
+            pass_fds=qcow.pass_fds,
+        )
     if file_format == "raw":
         os.truncate(partial, size)  # a qcow2 counts in sectors, an image in bytes
 

@@ -28,7 +28,7 @@ from ceph_rsnapshot_common.content.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import AgentUnreachable, CephRsnapshotError, CommandFailed, NbdFailed, RestoreFailed
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.node import Node
-from ceph_rsnapshot_common.process import qemu_img, servers
+from ceph_rsnapshot_common.process import image_file, qemu_img, servers
 from ceph_rsnapshot_common.progress import Progress, ProgressByName, named
 from ceph_rsnapshot_common.protocol import calls
 from ceph_rsnapshot_common.protocol.manifest import Manifest
@@ -99,15 +99,16 @@ class _Restore:
             with ExitStack() as stack:
                 remote, local = Path(self._opened.socket), self._folder / "restore.sock"
                 target = stack.enter_context(forwarded(self._client.link, remote, local))
+                qcow = stack.enter_context(image_file.opened(held.qcow))
                 qemu_img.convert(
-                    str(held.qcow),
+                    qcow.name,
                     servers.nbd_uri(target),
-                    ["-n", "--target-is-zero", "-f", "qcow2", "-O", "raw"],
+                    ["-n", "--target-is-zero", "-O", "raw"],
                     Node.BACKUP,
                     progress=self._progress,
                     stage="restoring",
                     total=self._size,
-                    pass_fds=held.pass_fds,
+                    pass_fds=qcow.pass_fds,
                     waiting=self._lease.renew,
                 )
             return self._data_bytes(held)
@@ -117,7 +118,7 @@ class _Restore:
             raise RestoreFailed(target=self._target, reason=reason) from None
 
     def _data_bytes(self, held: Held) -> int:
-        with qemu_nbd.opened(held.qcow, self._folder, "reading the backup", pass_fds=held.pass_fds) as handle:
+        with qemu_nbd.opened(held.qcow, self._folder, "reading the backup") as handle:
             return sum(length for _, length in data_extents(handle, 0, self._size))
 
     def _compare(self, expected: int) -> None:

@@ -16,7 +16,7 @@ from ceph_rsnapshot.repository.catalog import Backup
 from ceph_rsnapshot.repository.open_backup import Held, hold
 from ceph_rsnapshot_common.errors import PathNotUsable
 from ceph_rsnapshot_common.node import Node
-from ceph_rsnapshot_common.process import servers
+from ceph_rsnapshot_common.process import image_file, servers
 from ceph_rsnapshot_common.process.commands import find_tool
 
 _READY_SECONDS = 60.0
@@ -59,11 +59,12 @@ def served(backup: Backup, address: Path | None, port: int | None) -> Iterator[S
 
 @contextmanager
 def _running(held: Held, folder: Path, where: Sequence[str], ready: Callable[[], bool]) -> Iterator[None]:
-    options = ["--read-only", "--persistent", "--shared=0", "--format=qcow2", *where]
-    argv = [find_tool("qemu-nbd", Node.BACKUP), *options, "--", str(held.qcow)]
-    with servers.started(argv, node=Node.BACKUP, log=folder / "qemu-nbd.log", pass_fds=held.pass_fds) as server:
-        server.wait(ready, _READY_SECONDS)
-        yield
+    options = ["--read-only", "--persistent", "--shared=0", *where]
+    with image_file.opened(held.qcow) as file:
+        argv = [find_tool("qemu-nbd", Node.BACKUP), *options, "--", file.name]
+        with servers.started(argv, node=Node.BACKUP, log=folder / "qemu-nbd.log", pass_fds=file.pass_fds) as server:
+            server.wait(ready, _READY_SECONDS)
+            yield
 
 
 def _must_be_free(path: Path) -> None:

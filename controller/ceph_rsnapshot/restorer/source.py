@@ -70,7 +70,7 @@ def expected_digests(
         yield Expected(held.digests)
         return
     path = folder / "expected.digests"
-    with qemu_nbd.opened(held.qcow, folder, "reading the backup", name="expected", pass_fds=held.pass_fds) as handle:
+    with qemu_nbd.opened(held.qcow, folder, "reading the backup", name="expected") as handle:
         write_digests(handle, manifest.size, path, progress, "reading")
     with path.open("rb") as file:
         yield Expected(file.fileno(), tuple(_damage(held, manifest, file.fileno())))

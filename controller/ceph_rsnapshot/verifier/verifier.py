@@ -116,7 +116,7 @@ class Verifier:
         if digests and digest_file.of_header(held.descriptor) != digests.header:
             return ["header: how the qcow2 begins is not as it was made"]
         try:
-            qemu_img.check(held.qcow, Node.BACKUP, held.pass_fds)
+            qemu_img.check(held.qcow, Node.BACKUP)
         except CommandFailed as error:
             return [f"qcow2: qemu-img check: {error}"]
         return []
@@ -165,7 +165,7 @@ class Verifier:
             found.problems.append(f"source: {error}")
 
     def _opened(self, held: Held) -> AbstractContextManager[Any]:
-        return qemu_nbd.opened(held.qcow, self._folder, "reading the backup", pass_fds=held.pass_fds)
+        return qemu_nbd.opened(held.qcow, self._folder, "reading the backup")
 
     def _progress_of(self, held: Held) -> Progress:
         return named(self._progress, held.backup.name)

@@ -231,7 +231,7 @@ def test_backup_node_fills_up(large: Site) -> None:
     with small_disk(base, "100M"):
         large.configure(BACKUP_BASE_PATH=str(base))
         report = large.backup(code=1)
-        assert "No space left" in report["by_name"]["large"]["error"]["message"]
+        assert report["by_name"]["large"]["error"]["code"] == "not-enough-space"
         assert not list(base.rglob("daily.*"))
     large.options = options
     large.configure()
