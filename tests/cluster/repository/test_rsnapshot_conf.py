@@ -74,14 +74,14 @@ def _split(text: str, nested: bool = False) -> list[str]:
 def test_it_says_the_same_again(given_: tuple[Settings, Pool, str, Source]) -> None:
     made, pool, image, source = given_
     folder = folder_of(made, pool, image)
-    text = render(made, folder, source, made.log_base_path / "x.log")
+    text = render(made, folder, source, made.log_base_path / "x.log", made.retain_number)
     assert text.endswith("\n")
     lines = [line.split("\t") for line in text[:-1].split("\n")]
     found = {key: values for key, *values in lines}
     assert [line[0] for line in lines] == _KEYS
     assert found["snapshot_root"] == [f"{folder.path}/"]
     assert found["retain"] == [made.retain_interval, str(made.retain_number)]
-    assert found["logfile"] == [str(made.log_base_path / "x.log")]
+    assert found["logfile"] == [str(made.log_base_path / "x.log", made.retain_number)]
     assert found["backup"] == [f"user@host:{source.folder}/./", "./"]
     (ssh_args,), (long_args,) = found["ssh_args"], found["rsync_long_args"]
     assert _split(ssh_args, nested=True) == list(source.ssh_args)
@@ -105,7 +105,7 @@ def test_rsnapshot_accepts_it(
     folder = folder_of(below, pool, image)
     folder.path.mkdir(parents=True)
     conf = tmp / "rsnapshot.conf"
-    conf.write_text(render(below, folder, source, tmp / "log"), encoding="utf-8")
+    conf.write_text(render(below, folder, source, tmp / "log", below.retain_number), encoding="utf-8")
     done = subprocess.run(["rsnapshot", "-c", str(conf), "configtest"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "Syntax OK"), done.stderr
 
