@@ -81,7 +81,7 @@ def test_it_says_the_same_again(given_: tuple[Settings, Pool, str, Source]) -> N
     assert [line[0] for line in lines] == _KEYS
     assert found["snapshot_root"] == [f"{folder.path}/"]
     assert found["retain"] == [made.retain_interval, str(made.retain_number)]
-    assert found["logfile"] == [str(made.log_base_path / "x.log", made.retain_number)]
+    assert found["logfile"] == [str(made.log_base_path / "x.log")]
     assert found["backup"] == [f"user@host:{source.folder}/./", "./"]
     (ssh_args,), (long_args,) = found["ssh_args"], found["rsync_long_args"]
     assert _split(ssh_args, nested=True) == list(source.ssh_args)
