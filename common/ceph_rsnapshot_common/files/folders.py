@@ -10,28 +10,61 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 from ceph_rsnapshot_common.errors import LockHeld, PathNotUsable
-from ceph_rsnapshot_common.files import locks
+from ceph_rsnapshot_common.files import locks, ownership
 
 _OWNER = "owner.lock"
 _WRITE_BACK_SECONDS = 0.3
 
 
 def make_private(path: Path, key: str) -> Path:
-    """Make folder ``path`` with mode 0700 if it is not there, and see that it can be written.
+    """Make the folder ``path`` with mode 0700 if it is not there, and see that it is ours alone.
+
+    What lies in it is believed, removed, or run as this user (rsnapshot's configuration may name commands): so nobody
+    else may have put it there or be able to change it. Links are not followed, neither at its end nor where it is made.
 
     Raises:
-        PathNotUsable: names the configuration key ``key``, the path and the reason.
+        PathNotUsable: names the configuration key ``key``, the path, and the reason with what to do.
     """
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise PathNotUsable(key=key, path=path, reason=error.strerror) from None
-    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        raise PathNotUsable(key=key, path=path, reason="not writable for this user")
+    reason = _made(path) or ownership.not_ours(path) or _not_writable(path)
+    if reason:
+        raise PathNotUsable(key=key, path=path, reason=reason)
     return path
+
+
+def make_shared(path: Path, key: str) -> Path:
+    """Make the folder ``path`` if it is not there; temporary folders of ours may be made in it.
+
+    Others may have files there too, as in /tmp, but must not be able to rename or remove ours.
+
+    Raises:
+        PathNotUsable: as `make_private`.
+    """
+    reason = _made(path) or ownership.not_safe_to_share(path) or _not_writable(path)
+    if reason:
+        raise PathNotUsable(key=key, path=path, reason=reason)
+    return path
+
+
+def _made(path: Path) -> str:
+    """Make it with the folders above it that are missing; why that failed, or nothing."""
+    missing = list(takewhile(lambda each: not os.path.lexists(each), (path, *path.parents)))
+    try:
+        for each in reversed(missing):
+            with contextlib.suppress(FileExistsError):  # somebody was faster: it is looked at like any other
+                each.mkdir(0o700)
+            if reason := ownership.not_ours(each):
+                return f"{each}: {reason}"
+    except OSError as error:
+        return str(error.strerror)
+    return ""
+
+
+def _not_writable(path: Path) -> str:
+    return "" if os.access(path, os.R_OK | os.W_OK | os.X_OK) else "not writable for this user"
 
 
 def sync_folder(path: Path) -> None:
@@ -126,17 +159,23 @@ def temporary(prefix: str) -> Iterator[Path]:
 
 
 def sweep(prefix: str) -> None:
-    """Remove the `temporary` folders that killed processes of this user left; those in use stay."""
+    """Remove the `temporary` folders that killed processes of this user left.
+
+    Those in use stay, and so does all that another user may have made under such a name.
+    """
     parent, name = parent_and_beginning(prefix)
-    for folder in parent.glob(f"{name}*"):
-        owner = folder / _OWNER
-        if folder.is_symlink() or not owner.is_file() or owner.stat().st_uid != os.geteuid():
-            continue
-        try:
+    with contextlib.suppress(OSError):
+        for folder in parent.iterdir():
+            if folder.name.startswith(name):
+                _sweep_one(folder)
+
+
+def _sweep_one(folder: Path) -> None:
+    owner = folder / _OWNER
+    with contextlib.suppress(LockHeld, OSError):
+        if folder.lstat().st_uid == os.geteuid() and not ownership.not_ours(folder) and ownership.is_own_file(owner):
             with locks.hold(owner):
                 shutil.rmtree(folder, ignore_errors=True)
-        except (LockHeld, OSError):
-            continue
 
 
 def parent_and_beginning(prefix: str) -> tuple[Path, str]:

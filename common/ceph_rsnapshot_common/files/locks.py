@@ -15,6 +15,7 @@ from pathlib import Path
 from ceph_rsnapshot_common.errors import LockHeld
 
 _POLL_SECONDS = 0.1
+_MOST_BYTES = 65536
 
 
 @contextmanager
@@ -95,7 +96,7 @@ def holder(path: Path) -> str:
     """Pid that the lock's last holder wrote, as text; ``unknown`` if it wrote none."""
     try:
         return read(path)[0] or "unknown"
-    except OSError:
+    except (OSError, ValueError):
         return "unknown"
 
 
@@ -105,7 +106,12 @@ def read(path: Path) -> tuple[str, str]:
     Raises:
         OSError, ValueError: the file can't be read, or is not text.
     """
-    pid, _, text = path.read_text(encoding="utf-8").partition("\n")
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        content = os.pread(descriptor, _MOST_BYTES, 0).decode()
+    finally:
+        os.close(descriptor)
+    pid, _, text = content.partition("\n")
     return pid.strip(), text
 
 
@@ -128,6 +134,6 @@ def _acquire(path: Path) -> int:
 def _is_still(path: Path, descriptor: int) -> bool:
     """False if the file was removed by its last holder between our open and our lock."""
     try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False

@@ -73,7 +73,7 @@ def _conf_folder(settings: Settings) -> Iterator[Path]:
         yield folders.make_private(settings.temp_conf_dir, "TEMP_CONF_DIR")
         return
     parent, name = folders.parent_and_beginning(settings.temp_conf_dir_prefix)
-    folders.make_private(parent, "TEMP_CONF_DIR_PREFIX")
+    folders.make_shared(parent, "TEMP_CONF_DIR_PREFIX")
     if settings.keeps_conf:
         yield Path(tempfile.mkdtemp(prefix=name, dir=parent))
         return

@@ -20,7 +20,7 @@ from ceph_rsnapshot_common.config.load import Loaded
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.config.snapshot_name import snapshot_name
 from ceph_rsnapshot_common.errors import AgentUnreachable, CephRsnapshotError, ConfigError, VersionMismatch
-from ceph_rsnapshot_common.files import folders, space
+from ceph_rsnapshot_common.files import folders, ownership, space
 from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import commands
 from ceph_rsnapshot_common.protocol import calls
@@ -97,15 +97,18 @@ def _other_folders(settings: Settings) -> Iterator[CheckItem]:
     if settings.temp_conf_dir:
         yield _folder("TEMP_CONF_DIR", settings.temp_conf_dir)
     else:
-        yield _folder("TEMP_CONF_DIR_PREFIX", folders.parent_and_beginning(settings.temp_conf_dir_prefix)[0])
+        parent, _ = folders.parent_and_beginning(settings.temp_conf_dir_prefix)
+        yield _folder("TEMP_CONF_DIR_PREFIX", parent, ownership.not_safe_to_share)
 
 
-def _folder(key: str, path: Path) -> CheckItem:
+def _folder(key: str, path: Path, objection: Callable[[Path], str] = ownership.not_ours) -> CheckItem:
     """Whether a run can write there, or can make the folder."""
     advice = "make it, or change its owner or the key"
     nearest = _nearest(path)
     if path.exists() and nearest != path:
         return bad(key, f"{path} is no folder", advice)
+    if path.exists() and (reason := objection(path)):
+        return bad(key, f"{path}: {reason}", advice)
     try:
         # a folder's mode says little to root; a temporary file has no name, so nothing is left behind
         with tempfile.TemporaryFile(dir=nearest):
