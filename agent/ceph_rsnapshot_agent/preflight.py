@@ -12,6 +12,7 @@ from typing import Any
 
 from ceph_rsnapshot_agent.ceph.cluster import Cluster, bindings, connect
 from ceph_rsnapshot_agent.ceph.listing import list_images
+from ceph_rsnapshot_agent.ceph.readers import Readers
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import CephRsnapshotError, ErrorRecord, ToolMissing
 from ceph_rsnapshot_common.files import space
@@ -25,11 +26,11 @@ from ceph_rsnapshot_common.sizes import format_size
 _TOOLS = ("nbdkit", "qemu-img", "rsync", "setpriv")
 
 
-def check(settings: Settings, request: CheckRequest, cancelled: threading.Event) -> Checks:
+def check(settings: Settings, request: CheckRequest, readers: Readers, cancelled: threading.Event) -> Checks:
     """All items of this node; one that fails does not keep the others from being looked at."""
     items = [*_tools(), *_folders(settings, request)]
     try:
-        with connect(settings) as cluster:
+        with connect(settings, readers) as cluster:
             items.append(good("ceph", f"Ceph {cluster.version} answers client.{cluster.user}"))
             for pool in request.pools:
                 items += _pool(cluster, settings, request, pool, cancelled)

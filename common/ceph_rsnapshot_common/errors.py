@@ -33,6 +33,7 @@ with the exit code of a command that ends with the error, and the error's data (
       ExportFailed            1  image, pool, reason
       Cancelled               1  what
       JobUnknown              1  job
+      LimitReached            3  what, setting, most
       BadRequest              1  reason
       RsnapshotFailed         1  action, root, exit_code, reason
       BadAnswer               1  call, reason
@@ -282,6 +283,12 @@ class JobUnknown(CephRsnapshotError, code="job-unknown"):
     """The job was closed, or belongs to another connection."""
 
     template = "there is no job {job} on this connection"
+
+
+class LimitReached(CephRsnapshotError, code="limit-reached", exit_code=3):
+    """The agent has as many of something as its configuration allows; later it may have room again."""
+
+    template = "the agent has no room for another {what}: {setting} is {most}"
 
 
 class BadRequest(CephRsnapshotError, code="bad-request"):

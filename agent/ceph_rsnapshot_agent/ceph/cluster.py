@@ -7,11 +7,12 @@ import json
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ceph_rsnapshot_agent.ceph.readers import Readers
 from ceph_rsnapshot_agent.nbdkit_plugins.diff import MANAGEMENT_OPS
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import (
@@ -56,9 +57,10 @@ def client_options(settings: Settings) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Cluster:
-    """An open connection; `connect` makes it."""
+    """An open connection, and the threads that work with it; `connect` makes it."""
 
     rados: Any
+    readers: Readers
     fsid: str
     version: str
     user: str
@@ -131,8 +133,11 @@ def open_image(rbd: Any, ioctx: Any, name: str, image_id: str) -> Any:
 
 
 @contextmanager
-def connect(settings: Settings) -> Iterator[Cluster]:
+def connect(settings: Settings, readers: Readers | None = None) -> Iterator[Cluster]:
     """Connect to Ceph as the agent's cephx user.
+
+    Args:
+        readers: those of the agent; without them there are READ_THREADS for this connection alone.
 
     Raises:
         ClusterUnreachable: no ceph.conf, no answer within RADOS_TIMEOUT, or the user is refused.
@@ -154,7 +159,8 @@ def connect(settings: Settings) -> Iterator[Cluster]:
     except rados.Error as error:
         raise ClusterUnreachable(**about, reason=error) from None
     try:
-        yield Cluster(handle, handle.get_fsid(), _ceph_version(handle), settings.ceph_user, conf)
+        with nullcontext(readers) if readers else Readers(settings.read_threads) as threads:
+            yield Cluster(handle, threads, handle.get_fsid(), _ceph_version(handle), settings.ceph_user, conf)
     finally:
         handle.shutdown()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ceph_rsnapshot_agent.ceph.cluster import Cluster, bindings
@@ -12,7 +11,6 @@ from ceph_rsnapshot_common.content.digest import digest
 from ceph_rsnapshot_common.errors import Cancelled, ImageUnreadable
 from ceph_rsnapshot_common.protocol.records import ByteRange, DigestRequest, Digests
 
-_THREADS = 8
 _PIECE = 1024**2
 
 
@@ -25,22 +23,23 @@ def read_digests(cluster: Cluster, request: DigestRequest, cancelled: threading.
         Cancelled: ``cancelled`` was set.
     """
     about = {"pool": request.snapshot.pool, "image": request.snapshot.image}
-    with cluster.snapshot(request.snapshot) as image, ThreadPoolExecutor(_THREADS) as threads:
+    with cluster.snapshot(request.snapshot) as image:
 
         def one(group: tuple[ByteRange, ...]) -> str:
-            if cancelled.is_set():
-                raise Cancelled(what=f"the verification of {request.snapshot.image}")
-            return digest(_pieces(image, group))
+            return digest(_pieces(image, group, cancelled))
 
         try:
-            return Digests(digests=tuple(threads.map(one, request.groups)))
+            with cluster.readers.results(one, request.groups) as digests:
+                return Digests(digests=tuple(digests))
         except (bindings("rbd").Error, EOFError) as error:
             raise ImageUnreadable(**about, reason=error) from None
 
 
-def _pieces(image: Any, group: tuple[ByteRange, ...]) -> Iterator[bytes]:
+def _pieces(image: Any, group: tuple[ByteRange, ...], cancelled: threading.Event) -> Iterator[bytes]:
     for offset, length in group:
         for start in range(offset, offset + length, _PIECE):
+            if cancelled.is_set():
+                raise Cancelled(what="the verification of a snapshot")
             yield read_fully(image, start, min(_PIECE, offset + length - start))
 
 

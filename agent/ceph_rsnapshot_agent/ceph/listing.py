@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any, Callable, Optional
@@ -20,7 +19,6 @@ from ceph_rsnapshot_common.progress import Progress
 from ceph_rsnapshot_common.protocol.manifest import Base
 from ceph_rsnapshot_common.protocol.records import Image, Listing, ListRequest, Snapshot
 
-_THREADS = 16
 # RBD_SNAP_NAMESPACE_TYPE_USER; groups, trash and mirroring have their own
 # (https://github.com/ceph/ceph/blob/main/src/include/rbd/librbd.h)
 _USER_NAMESPACE = 0
@@ -54,8 +52,8 @@ def list_images(
         chosen = [entry for entry in names.items() if matches(entry[0])]
         noted = partial(base_notes.read, settings, cluster.fsid, request.pool)
         found: list[tuple[Image, bool]] = []
-        with ThreadPoolExecutor(_THREADS) as threads:
-            for image in threads.map(partial(_look_at, ioctx, request, noted, cancelled), chosen):
+        with cluster.readers.results(partial(_look_at, ioctx, request, noted, cancelled), chosen) as images:
+            for image in images:
                 found.append(image)
                 progress("listing", len(found), len(chosen))
         # an image that is still listed but can't be opened is an error; one that was deleted meanwhile is not
@@ -63,13 +61,13 @@ def list_images(
     vanished = {image.name for image, missing in found if missing and now.get(image.name) != image.id}
     for name in vanished:
         _logger.info("%s was deleted while the pool was listed: skipped", name)
-    images = [image for image, _ in found if image.name not in vanished]
+    left = [image for image, _ in found if image.name not in vanished]
     return Listing(
         fsid=cluster.fsid,
         pool=request.pool,
         snapshot_name=request.snapshot_name,
         names=tuple(sorted(names)),
-        images=tuple(sorted(images, key=lambda image: image.name)),
+        images=tuple(sorted(left, key=lambda image: image.name)),
         vanished=tuple(sorted(vanished)),
     )
 

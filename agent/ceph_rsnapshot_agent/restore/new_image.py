@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import secrets
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,9 +19,10 @@ from typing import Any
 
 from ceph_rsnapshot_agent.ceph.cluster import Cluster, bindings, connect
 from ceph_rsnapshot_agent.ceph.features import feature_bits
-from ceph_rsnapshot_agent.ceph.listing import user_snapshots
+from ceph_rsnapshot_agent.ceph.readers import Readers
 from ceph_rsnapshot_agent.nbd import nbdkit
 from ceph_rsnapshot_agent.nbd.loan import Loan
+from ceph_rsnapshot_agent.restore import removal
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import (
     CephRsnapshotError,
@@ -30,14 +32,16 @@ from ceph_rsnapshot_common.errors import (
     RestoreNotAllowed,
     TargetExists,
 )
-from ceph_rsnapshot_common.files import folders, locks
+from ceph_rsnapshot_common.files import folders, locks, ownership
 from ceph_rsnapshot_common.names import Pool, is_unfinished, unfinished_name
 from ceph_rsnapshot_common.protocol.manifest import Layout
 from ceph_rsnapshot_common.protocol.records import RestoreRequest
 
 # what Ceph sets by itself, or what does not survive in a new image
 _NOT_AT_CREATION = frozenset(("data-pool", "operations", "migrating", "non-primary", "dirty-cache"))
-_WATCHED_SECONDS = 90.0
+# what an object map can hold: https://github.com/ceph/ceph/blob/main/src/cls/rbd/cls_rbd.h, MAX_OBJECT_MAP_OBJECT_COUNT
+_MOST_OBJECTS = 256_000_000
+_NOTE = re.compile(r"[0-9a-f]{8}\.note")
 _logger = logging.getLogger(__name__)
 
 
@@ -54,34 +58,40 @@ class Restore:
     image_id: str
     loan: Loan
     """The export to write to."""
+    readers: Readers
+    """Threads to read it back with."""
 
     def __init__(self, cluster: Cluster, ioctx: Any, request: RestoreRequest, note: Path) -> None:
+        self.readers = cluster.readers
         self._cluster, self._ioctx, self._request, self._note = cluster, ioctx, request, note
         self._name = unfinished_name(request.image, note.stem)
         self._stack = ExitStack()
 
     @classmethod
-    def started(cls, settings: Settings, request: RestoreRequest) -> Restore:
+    def started(cls, settings: Settings, request: RestoreRequest, readers: Readers) -> Restore:
         """Create the image, and open an export to write to it.
 
         Raises:
             RestoreNotAllowed: ALLOW_RESTORE is not set.
             TargetExists: there is an image of that name.
             PoolNotFound: there is no such pool, namespace or data pool.
-            RestoreFailed: Ceph refused.
+            RestoreFailed: it is larger than may be, or Ceph refused.
             CommandFailed, ToolMissing: nbdkit did not start.
         """
         if not settings.allow_restore:
             raise RestoreNotAllowed
+        _check_size(settings, request)
         settings = _as_restore_user(settings)
         with ExitStack() as stack:
-            cluster = stack.enter_context(connect(settings))
+            cluster = stack.enter_context(connect(settings, readers))
             ioctx = stack.enter_context(_writable(cluster, request.pool))
             restore = cls(cluster, ioctx, request, _notes(settings) / f"{secrets.token_hex(4)}.note")
             restore._check_free()
-            folders.make_private(_notes(settings), "QCOW_TEMP_PATH")
+            notes = folders.make_private(_notes(settings), "QCOW_TEMP_PATH")
             where = _Note(fsid=cluster.fsid, image=restore._name, **request.pool.model_dump())
             stack.enter_context(locks.hold(restore._note, text=where.model_dump_json() + "\n"))
+            folders.sync_file(restore._note)
+            folders.sync_folder(notes)
             stack.callback(restore._remove)
             restore.image_id = restore._create()
             export = nbdkit.serve_new(settings, request.pool, restore.image_id)
@@ -152,8 +162,20 @@ class Restore:
             raise RestoreFailed(target=self._target, reason=f"the image could not be created: {error}") from None
 
     def _remove(self) -> None:
-        if not self._name or _remove_image(self._ioctx, self._name):
+        if not self._name or removal.remove(self._cluster, self._ioctx, self._name):
             self._note.unlink()
+
+
+def _check_size(settings: Settings, request: RestoreRequest) -> None:
+    target, layout = f"{request.pool}/{request.image}", request.layout
+    if request.size > settings.restore_max_size:
+        reason = f"it has {request.size} bytes, and RESTORE_MAX_SIZE on the ceph node is {settings.restore_max_size}"
+        raise RestoreFailed(target=target, reason=reason)
+    if layout.object_size < 1 or layout.object_size & (layout.object_size - 1):
+        raise RestoreFailed(target=target, reason=f"{layout.object_size} bytes are no size of an object")
+    if request.size // layout.object_size > _MOST_OBJECTS:
+        reason = f"{request.size} bytes in objects of {layout.object_size} are more than {_MOST_OBJECTS} objects"
+        raise RestoreFailed(target=target, reason=reason)
 
 
 def creation_options(rbd: Any, layout: Layout) -> dict[str, Any]:
@@ -165,23 +187,43 @@ def creation_options(rbd: Any, layout: Layout) -> dict[str, Any]:
 
 
 def sweep(settings: Settings) -> None:
-    """Remove the images of restores whose agent was killed; what can't be removed now is tried again next time."""
-    for path in sorted(_notes(settings).glob("*.note")):
-        try:
-            _, text = locks.read(path)
-            with locks.hold(path, text=text):  # the same text, in case that we are killed here
-                _sweep_one(settings, path, _Note.model_validate_json(text))
-        except (LockHeld, OSError, ValueError, CephRsnapshotError) as error:
-            _logger.info("%s stays for now: %s", path, error)
+    """Begin to remove the images of restores whose agent was killed; what stays is tried again next time.
+
+    Each in a thread of its own: neither Ceph that is away nor one that takes long keeps anybody waiting.
+    """
+    folder = _notes(settings)
+    if ownership.not_ours(folder):
+        return  # not there, or never made by an agent
+    for path in folder.iterdir():
+        if _NOTE.fullmatch(path.name):
+            threading.Thread(target=_sweep_one, args=(settings, path), daemon=True).start()
 
 
-def _sweep_one(settings: Settings, path: Path, note: _Note) -> None:
+def _sweep_one(settings: Settings, path: Path) -> None:
+    try:
+        if not ownership.is_own_file(path):
+            raise ValueError("it is no file of this user alone")
+        _, text = locks.read(path)
+        if not text.strip("\0\n"):
+            # an image is made only when its note is safe on the disk
+            locks.remove_abandoned(path)
+            return
+        note = _Note.model_validate_json(text)
+        with locks.hold(path, text=text):  # the same text, in case that we are killed here
+            _remove_noted(settings, path, note)
+    except (FileNotFoundError, LockHeld):
+        pass
+    except (OSError, ValueError, CephRsnapshotError) as error:
+        _logger.warning("%s stays for now: %s", path, error)
+
+
+def _remove_noted(settings: Settings, path: Path, note: _Note) -> None:
     with connect(_as_restore_user(settings)) as cluster:
         if cluster.fsid != note.fsid or not is_unfinished(note.image):
             raise ValueError("it is of another cluster, or names no image of a restore")
         with _writable(cluster, note) as ioctx:
             _logger.warning("removing what a killed restore left: %s/%s", note, note.image)
-            if _remove_image(ioctx, note.image):
+            if removal.remove(cluster, ioctx, note.image):
                 path.unlink()
 
 
@@ -195,38 +237,6 @@ def _writable(cluster: Cluster, pool: Pool) -> Iterator[Any]:
 
 def _as_restore_user(settings: Settings) -> Settings:
     return settings.model_copy(update={"ceph_user": settings.restore_user})
-
-
-def _remove_image(ioctx: Any, name: str) -> bool:
-    """Whether it is gone; only ever called with the name of an unfinished restore."""
-    deadline = time.monotonic() + _WATCHED_SECONDS
-    while (reason := _try_to_remove(ioctx, name)) and time.monotonic() < deadline:
-        if not isinstance(reason, bindings("rbd").ImageBusy):
-            break
-        time.sleep(1)  # an nbdkit that was killed counts as a watcher for 30 seconds (osd_client_watch_timeout)
-    if reason:
-        _logger.error("the unfinished image %s stays until the next restore or start: %s", name, reason)
-    return reason is None
-
-
-def _try_to_remove(ioctx: Any, name: str) -> Exception | None:
-    """Why it is still there, or None."""
-    rbd = bindings("rbd")
-    try:
-        if name in rbd.RBD().list(ioctx):
-            _remove_snapshots(ioctx, name)
-            rbd.RBD().remove(ioctx, name)
-        # a full Ceph says that all is well, and still lists it
-        return RuntimeError("it is still listed") if name in rbd.RBD().list(ioctx) else None
-    except rbd.Error as error:
-        return error  # type: ignore[no-any-return]
-
-
-def _remove_snapshots(ioctx: Any, name: str) -> None:
-    """What makes snapshots of all images has met this one too; they are of nothing."""
-    with bindings("rbd").Image(ioctx, name) as image:
-        for snapshot in user_snapshots(image):
-            image.remove_snap(snapshot["name"])
 
 
 def _notes(settings: Settings) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any
 
 from ceph_rsnapshot_agent.ceph.cluster import bindings
@@ -16,7 +16,6 @@ from ceph_rsnapshot_common.content.ranges import Range, clipped, cut, union
 from ceph_rsnapshot_common.errors import Cancelled, RestoreFailed
 from ceph_rsnapshot_common.protocol.records import BlockDigests, BlockRequest
 
-_THREADS = 8
 _READ = 1024**2
 
 
@@ -29,8 +28,7 @@ def block_digests(restore: Restore, request: BlockRequest, cancelled: threading.
     """
     rbd = bindings("rbd")
     try:
-        with restore.image() as image, ThreadPoolExecutor(_THREADS) as threads:
-            ranges = list(_allocated(image, request))
+        with restore.image() as image:
             digests: dict[int, int] = {}
 
             def one(each: Range) -> list[tuple[int, int]]:
@@ -38,8 +36,8 @@ def block_digests(restore: Restore, request: BlockRequest, cancelled: threading.
                     raise Cancelled(what="the verification of a restored image")
                 return list(block_sums(each[0], read_fully(image, *each)))
 
-            for sums in threads.map(one, ranges):
-                for block, amount in sums:
+            with restore.readers.results(one, _allocated(image, request)) as sums:
+                for block, amount in chain.from_iterable(sums):
                     digests[block] = combined(digests.get(block, 0), amount)
     except (rbd.Error, EOFError) as error:
         raise RestoreFailed(target="the new image", reason=f"it can't be read back: {error}") from None

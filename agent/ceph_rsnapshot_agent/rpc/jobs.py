@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+from contextlib import ExitStack
 from typing import Callable
 
 from pydantic import BaseModel
 
-from ceph_rsnapshot_common.errors import Cancelled, CephRsnapshotError, ErrorRecord, JobUnknown, one_line
+from ceph_rsnapshot_agent.rpc.limits import Limit
+from ceph_rsnapshot_common.errors import Cancelled, CephRsnapshotError, ErrorRecord, JobUnknown, LimitReached
 from ceph_rsnapshot_common.progress import Progress
 from ceph_rsnapshot_common.protocol.records import JobStatus
 
@@ -17,24 +19,31 @@ Work = Callable[[Progress, threading.Event], BaseModel]
 """Does a job, tells how far it is, and ends soon after the event is set."""
 
 _POLL_SECONDS = 0.25
+_MOST_UNFETCHED = 50
 _logger = logging.getLogger(__name__)
 
 
 class Job:
-    """Work in a thread of its own, which goes on when the connection's thread is busy or gone."""
+    """Work in a thread of its own, which goes on when the connection's thread is busy or gone.
 
-    def __init__(self, work: Work) -> None:
+    Args:
+        place: is given back when the work has ended.
+    """
+
+    def __init__(self, work: Work, place: ExitStack) -> None:
         self._status = JobStatus(state="running")
         self._cancelled = threading.Event()
         self._result: BaseModel | None = None
-        self._thread = threading.Thread(target=self._run, args=(work,))
+        self._thread = threading.Thread(target=self._run, args=(work, place))
 
-    @classmethod
-    def started(cls, work: Work) -> Job:
-        """A job that runs."""
-        job = cls(work)
-        job._thread.start()
-        return job
+    def start(self) -> None:
+        """Raises: RuntimeError, if there can't be another thread."""
+        self._thread.start()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is done or has failed."""
+        return self._status.state != "running"
 
     def wait(self) -> JobStatus:
         """The status when it has ended, or after a moment: who asks hears of the end at once."""
@@ -57,9 +66,10 @@ class Job:
     def _tell(self, stage: str, done: int = 0, total: int = 0) -> None:
         self._status = JobStatus(state="running", stage=stage, done=done, total=total)
 
-    def _run(self, work: Work) -> None:
+    def _run(self, work: Work, place: ExitStack) -> None:
         try:
-            self._result = work(self._tell, self._cancelled)
+            with place:
+                self._result = work(self._tell, self._cancelled)
             self._status = self._status.model_copy(update={"state": "done"})
         except Exception as error:
             self._status = JobStatus(state="failed", stage=self._status.stage, error=to_record(error))
@@ -68,19 +78,42 @@ class Job:
 class Jobs:
     """The jobs of one connection, by a name that is not to be guessed."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: Limit) -> None:
+        self._limit = limit
         self._lock = threading.Lock()
         self._jobs: dict[str, Job] = {}
         self._closed = False
 
     def start(self, work: Work) -> str:
-        """The name of a new job. Raises: Cancelled, if the session ends."""
+        """The name of a new job.
+
+        Raises:
+            Cancelled: the session ends.
+            LimitReached: too many are under way.
+        """
+        name = secrets.token_hex(8)
         with self._lock:
             if self._closed:
                 raise Cancelled(what="the session")
-            name = secrets.token_hex(8)
-            self._jobs[name] = Job.started(work)
+            self._jobs[name] = self._started(work)
+            self._forget_unfetched()
         return name
+
+    def _started(self, work: Work) -> Job:
+        place = ExitStack()
+        place.enter_context(self._limit.taken())
+        try:
+            job = Job(work, place)
+            job.start()
+        except RuntimeError:
+            place.close()
+            raise LimitReached(what="thread", setting="TasksMax of its unit", most="reached") from None
+        return job
+
+    def _forget_unfetched(self) -> None:
+        """Of those that have ended, keep only the last ones: results take memory, and nobody may ever ask for them."""
+        for name in [name for name, job in self._jobs.items() if job.ended][:-_MOST_UNFETCHED]:
+            del self._jobs[name]
 
     def get(self, name: str) -> Job:
         """Raises: JobUnknown."""
@@ -110,5 +143,4 @@ def to_record(error: Exception) -> ErrorRecord:
     if isinstance(error, CephRsnapshotError):
         return error.record()
     _logger.error("unexpected error", exc_info=error)
-    message = f"unexpected error in the agent, see its log: {type(error).__name__}: {one_line(str(error))}"
-    return ErrorRecord(code="internal", message=message)
+    return ErrorRecord(code="internal", message=f"unexpected error in the agent, see its log: {type(error).__name__}")

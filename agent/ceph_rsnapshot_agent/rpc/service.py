@@ -13,7 +13,9 @@ from typing import Any, Callable, TypeVar, cast
 import rpyc
 from pydantic import BaseModel, ValidationError
 
+from ceph_rsnapshot_agent.ceph.readers import Readers
 from ceph_rsnapshot_agent.rpc.jobs import to_record
+from ceph_rsnapshot_agent.rpc.limits import Limit, Limits
 from ceph_rsnapshot_agent.rpc.restores import Restores
 from ceph_rsnapshot_agent.rpc.session import Session
 from ceph_rsnapshot_common.config.settings import Settings
@@ -24,6 +26,7 @@ from ceph_rsnapshot_common.protocol import calls
 from ceph_rsnapshot_common.protocol.calls import Call, Job
 from ceph_rsnapshot_common.protocol.records import JobStatus, Nothing
 
+_SHOWN = 1000
 _Takes = TypeVar("_Takes")
 _Gives = TypeVar("_Gives")
 _Request = TypeVar("_Request", bound=Record)
@@ -38,14 +41,17 @@ Answer = Callable[[Session, tuple[object, ...]], object]
 class Sessions:
     """The sessions that are open now, so that the end of the agent can end them all."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, readers: Readers) -> None:
+        self._settings, self._readers = settings, readers
+        self._limits = Limits.of_agent(settings)
+        self._connections = Limit("connection", "MAX_CONNECTIONS", settings.max_connections)
         self._lock = threading.Lock()
         self._open: set[Session] = set()
 
     def start(self) -> Session:
-        """A new session, for a connection that has just been made."""
-        session = Session(self._settings)
+        """A new session, for a connection that has just been made; one too many does nothing but refuse."""
+        session = Session(self._settings, self._limits.of_connection(self._settings), self._readers)
+        session.admit(self._connections)
         with self._lock:
             self._open.add(session)
         return session
@@ -71,6 +77,11 @@ class AgentService(rpyc.Service):  # type: ignore[misc]
         self._sessions = sessions
         self._session = sessions.start()
 
+    @property
+    def greeted(self) -> bool:
+        """Whether the other side has said hello, and was let in."""
+        return self._session.greeted
+
     def on_disconnect(self, conn: Any) -> None:
         """RPyC's hook."""
         self._sessions.end(self._session)
@@ -84,6 +95,7 @@ class AgentService(rpyc.Service):  # type: ignore[misc]
 
 def _answered(answer: Answer, session: Session, arguments: tuple[object, ...]) -> str:
     try:
+        session.check_admitted()
         result = answer(session, arguments)
     except Exception as error:
         return json.dumps({"error": to_record(error).model_dump()})
@@ -153,4 +165,4 @@ def _read(takes: type[_Takes], arguments: tuple[object, ...]) -> _Takes:
     try:
         return takes.model_validate_json(arguments[0])
     except ValidationError as error:
-        raise BadRequest(reason=one_line(str(error))) from None
+        raise BadRequest(reason=one_line(str(error))[:_SHOWN]) from None

@@ -11,9 +11,11 @@ from ceph_rsnapshot_agent.ceph import base_notes, snapshot
 from ceph_rsnapshot_agent.ceph.cluster import Cluster, connect
 from ceph_rsnapshot_agent.ceph.digests import read_digests
 from ceph_rsnapshot_agent.ceph.listing import list_images
+from ceph_rsnapshot_agent.ceph.readers import Readers
 from ceph_rsnapshot_agent.nbd import nbdkit
 from ceph_rsnapshot_agent.nbd.loan import Loan
 from ceph_rsnapshot_agent.rpc.jobs import Jobs
+from ceph_rsnapshot_agent.rpc.limits import Limit, Limits
 from ceph_rsnapshot_agent.rpc.owned import Owned
 from ceph_rsnapshot_agent.rpc.restores import Restores
 from ceph_rsnapshot_agent.staging.claims import claim
@@ -21,7 +23,7 @@ from ceph_rsnapshot_agent.staging.export import export
 from ceph_rsnapshot_common import __version__
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.content.ranges import clipped
-from ceph_rsnapshot_common.errors import ExportUnknown
+from ceph_rsnapshot_common.errors import ExportUnknown, LimitReached
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.progress import Progress
 from ceph_rsnapshot_common.protocol.records import (
@@ -62,18 +64,33 @@ class Session:
     export whose lease has run out has ended by itself (see `Loan`), and is only forgotten here.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, limits: Limits, readers: Readers) -> None:
+        self._settings, self._exports, self._readers = settings, limits.exports, readers
         self._closing, self._connecting = threading.Lock(), threading.Lock()
         self._connection = ExitStack()
+        self._refusal: LimitReached | None = None
         self._cluster: Cluster | None = None
         self._staged: Owned[tuple[Pool, str], ExitStack] = Owned(ExitStack.close)
-        self._lent: Owned[str, tuple[Loan, ExportRequest]] = Owned(lambda lent: lent[0].close())
-        self.jobs = Jobs()
-        self.restores = Restores(settings)
+        self._lent: Owned[str, tuple[Loan, ExportRequest, ExitStack]] = Owned(lambda lent: lent[2].close())
+        self.jobs = Jobs(limits.jobs)
+        self.restores = Restores(settings, limits.exports, readers)
+        self.greeted = False
+
+    def admit(self, connections: Limit) -> None:
+        """Take a place among the connections, until it is closed."""
+        try:
+            self._connection.enter_context(connections.taken())
+        except LimitReached as error:
+            self._refusal = error
+
+    def check_admitted(self) -> None:
+        """Raises: LimitReached, to every call, if there was no place."""
+        if self._refusal:
+            raise self._refusal
 
     def hello(self) -> Hello:
         """Who is here; asks nothing of Ceph."""
+        self.greeted = True
         return Hello(version=__version__, protocol=PROTOCOL, tools_missing=preflight.missing_tools())
 
     def renew(self, name: str) -> None:
@@ -107,6 +124,7 @@ class Session:
         """Make a qcow2 on this node, for rsync to fetch; it is there until `remove_qcow`."""
         cluster, base = self._connected(), self._settings.qcow_temp_path
         with ExitStack() as stack:
+            stack.enter_context(self._exports.taken())
             # a session that has just lost its controller may still be cleaning up the same image
             files = stack.enter_context(claim(base, request.pool, request.image, _PATIENCE_SECONDS, cancelled))
             stack.callback(files.remove)
@@ -124,14 +142,17 @@ class Session:
             if begin is None:
                 snapshot.check_still_there(cluster, request)
                 return Opened(facts=facts)
-            served = nbdkit.serve(self._settings, request, nbdkit.lent_prefix(self._settings), begin)
-            loan, name = Loan.started(served, lease), secrets.token_hex(8)
-            self._lent.add(name, (loan, request))
+            with ExitStack() as stack:
+                stack.enter_context(self._exports.taken())
+                served = nbdkit.serve(self._settings, request, nbdkit.lent_prefix(self._settings), begin)
+                loan, name = Loan.started(served, lease), secrets.token_hex(8)
+                stack.callback(loan.close)
+                self._lent.add(name, (loan, request, stack.pop_all()))
         return Opened(facts=facts, export=name, socket=loan.socket, lease=lease)
 
     def close_export(self, request: ExportName, _progress: Progress, _cancelled: threading.Event) -> Closed:
         """Close an NBD export; it was good only if it was open until now and its snapshots still exist."""
-        loan, exported = self._lent.get(request.export)
+        loan, exported, _ = self._lent.get(request.export)
         if not loan.open:
             raise ExportUnknown(export=request.export)
         log = loan.close()
@@ -152,12 +173,12 @@ class Session:
 
     def check(self, request: CheckRequest, _progress: Progress, cancelled: threading.Event) -> Checks:
         """Whether this node is fit for a backup."""
-        return preflight.check(self._settings, request, cancelled)
+        return preflight.check(self._settings, request, self._readers, cancelled)
 
     def _connected(self) -> Cluster:
         with self._connecting:
             if self._cluster is None:
-                self._cluster = self._connection.enter_context(connect(self._settings))
+                self._cluster = self._connection.enter_context(connect(self._settings, self._readers))
             return self._cluster
 
 

@@ -8,6 +8,7 @@ by the sweep (export_qcow leaves finished ones on purpose).
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Optional
 
-from ceph_rsnapshot_common.errors import ExportInUse, LockHeld
-from ceph_rsnapshot_common.files import folders, locks
+from ceph_rsnapshot_common.errors import ExportInUse, LockHeld, PathNotUsable
+from ceph_rsnapshot_common.files import folders, locks, ownership
 from ceph_rsnapshot_common.files.image_files import ImageFiles
 from ceph_rsnapshot_common.model import Record
-from ceph_rsnapshot_common.names import Pool, encode, image_folder
+from ceph_rsnapshot_common.names import Pool, decode, encode, image_folder
 
 _CLAIMS = ".claims"
+_PID = re.compile(r"\d*")
 _logger = logging.getLogger(__name__)
 
 
@@ -79,26 +81,51 @@ def claim(
 
 
 def sweep(base: Path) -> None:
-    """Remove what dead processes left: the files of claims that nobody holds."""
-    claims = base / _CLAIMS
-    for mark in sorted(claims.glob("*")) if claims.is_dir() else []:
+    """Remove what dead processes left: the files of claims that nobody holds. What is no claim is not touched.
+
+    Raises:
+        PathNotUsable: QCOW_TEMP_PATH or the folder of the claims is not ours.
+    """
+    for mark in sorted(folders.make_private(base / _CLAIMS, "QCOW_TEMP_PATH").iterdir()):
         try:
-            _, text = locks.read(mark)
+            if not ownership.is_own_file(mark):
+                raise ValueError("it is no file of this user alone")
+            pid, text = locks.read(mark)
+            relative = _claimed(mark.name, pid, text)
             with locks.hold(mark, remove=True, text=text):  # the same text, in case that we are killed here
-                _sweep_one(base, text)
-        except (LockHeld, OSError, ValueError):
+                _sweep_one(base, relative)
+        except LockHeld:
             continue
+        except (OSError, ValueError, PathNotUsable) as error:
+            _logger.warning("%s stays: %s", mark, error)
 
 
-def _sweep_one(base: Path, text: str) -> None:
-    if not text.strip():
-        return  # killed before it made anything
-    relative = PurePosixPath(_Claim.model_validate_json(text).folder)
-    if relative.is_absolute() or ".." in relative.parts:
-        return
-    _logger.warning("removing what a killed export left in %s", base / relative)
-    _files(base, relative).remove()
+def _claimed(name: str, pid: str, text: str) -> PurePosixPath:
+    """The folder that a claim of this name and content is for.
+
+    One that is empty or full of zeros was not yet written by a process that was killed, or by the disk before a power
+    cut; its name says the same, unless that had to be cut.
+
+    Raises:
+        ValueError: it is no claim.
+    """
+    written = text.strip("\0\n")
+    relative = PurePosixPath(_Claim.model_validate_json(written).folder if written else decode(name))
+    plain = len(relative.parts) > 1 and not any(part.startswith((".", "/")) for part in relative.parts)
+    if not _PID.fullmatch(pid.strip("\0")) or encode(str(relative)) != name or not plain:
+        raise ValueError("it is no claim")
+    return relative
+
+
+def _sweep_one(base: Path, relative: PurePosixPath) -> None:
+    files = _files(base, relative)
+    if files.folder.exists():
+        _logger.warning("removing what a killed export left in %s", files.folder)
+        files.remove()
 
 
 def _files(base: Path, relative: PurePosixPath) -> Files:
+    """Raises: PathNotUsable, if a link would lead elsewhere."""
+    if not ownership.is_plain(base / relative, base):
+        raise PathNotUsable(key="QCOW_TEMP_PATH", path=base / relative, reason="is, or is below, a link")
     return Files(base / relative, relative.name, base)

@@ -19,6 +19,7 @@ from ceph_rsnapshot_common.node import Node
 AbsolutePath = Annotated[Path, BeforeValidator(values.absolute_path)]
 Arguments = Annotated[str, AfterValidator(values.arguments)]
 Bytes = Annotated[int, BeforeValidator(values.size), Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
 FileName = Annotated[str, AfterValidator(values.file_name)]
 Line = Annotated[str, AfterValidator(values.line)]
 Word = Annotated[str, AfterValidator(values.word)]
@@ -233,6 +234,25 @@ class Settings(BaseModel):
         "Seconds for which an NBD export (direct mode, restore) is lent: it is closed if the controller does not renew "
         "it for so long.",
         node=CEPH,
+    )
+    restore_max_size: Bytes = _option("64T", "Bytes (or `64T`) that an image to restore may have.", node=CEPH)
+    max_connections: Count = _option(
+        100, "Connections that the agent serves at once; who is one too many is told so.", node=CEPH
+    )
+    hello_timeout: Annotated[int, AfterValidator(values.seconds)] = _option(
+        30, "Seconds after which a connection is closed that has not said who it is.", node=CEPH
+    )
+    max_jobs: Count = _option(200, "Jobs (listings, exports, comparisons) under way at once, in all.", node=CEPH)
+    max_connection_jobs: Count = _option(40, "The same of one connection.", node=CEPH)
+    max_exports: Count = _option(
+        64, "Exports at once, in all: staged qcow2 files, NBD exports and images that are restored.", node=CEPH
+    )
+    max_connection_exports: Count = _option(32, "The same of one connection.", node=CEPH)
+    read_threads: Count = _option(
+        16, "Threads that list images and read them for comparisons, for all jobs together.", node=CEPH
+    )
+    max_base_notes: Count = _option(
+        100_000, "Notes in BASES_PATH that are kept, one an image: then the oldest go.", node=CEPH
     )
 
     @property

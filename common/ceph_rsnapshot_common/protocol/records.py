@@ -166,11 +166,14 @@ class Extents(Record):
     allocated: tuple[ByteRange, ...]
 
 
+_Group = Annotated[tuple[ByteRange, ...], Field(max_length=4096)]
+
+
 class DigestRequest(Record):
     """Digests of a snapshot's content: one for each group of ranges."""
 
     snapshot: SnapshotRequest
-    groups: tuple[tuple[ByteRange, ...], ...]
+    groups: Annotated[tuple[_Group, ...], Field(max_length=1024)]
 
 
 class Digests(Record):
@@ -209,8 +212,8 @@ class BlockRequest(Record):
     """Blocks of a restored image, by number (see `ceph_rsnapshot_common.content.block_digests`)."""
 
     export: str
-    first: int
-    count: int
+    first: Annotated[int, Field(ge=0)]
+    count: Annotated[int, Field(ge=0, le=65536)]
 
 
 class BlockDigests(Record):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ceph_rsnapshot_agent.rpc.jobs import Jobs
+from ceph_rsnapshot_agent.rpc.limits import Limit
 from ceph_rsnapshot_agent.rpc.owned import Owned
 from ceph_rsnapshot_common.errors import Cancelled, ExportUnknown, JobUnknown
 from ceph_rsnapshot_common.node import Node
@@ -75,7 +76,7 @@ def test_jobs_are_cancelled_and_none_begins_after_the_end() -> None:
         assert cancelled.wait(10)
         raise Cancelled(what="it")
 
-    jobs = Jobs()
+    jobs = Jobs(Limit("job", "MAX_JOBS", 2))
     name = jobs.start(work)
     jobs.close()
     status = jobs.get(name).wait()
