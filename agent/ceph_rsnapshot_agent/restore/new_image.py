@@ -203,8 +203,8 @@ def _sweep_one(settings: Settings, path: Path) -> None:
     try:
         if not ownership.is_own_file(path):
             raise ValueError("it is no file of this user alone")
-        _, text = locks.read(path)
-        if not text.strip("\0\n"):
+        pid, text = locks.read(path)
+        if not f"{pid}{text}".strip("\0"):
             # an image is made only when its note is safe on the disk
             locks.remove_abandoned(path)
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -123,6 +122,3 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 30) 
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come true within {seconds} s"
         time.sleep(0.01)
-
-
-AS_ROOT = os.geteuid() == 0

@@ -66,7 +66,7 @@ def test_who_never_says_hello_is_hung_up_on(tmp_path: Path, begun: bytes) -> Non
 
 
 _FORKS = """
-import json, os, random, signal, sys, time
+import json, os, random, signal, socket, sys, time
 from pathlib import Path
 from ceph_rsnapshot_agent.rpc import server
 from ceph_rsnapshot_common.config.settings import Settings
@@ -83,8 +83,15 @@ for number in range(times):
         os._exit(0)
     while not address.exists():
         time.sleep(0.0002)
-    time.sleep(randomly.uniform(0, 0.004))
-    os.kill(child, signal.SIGTERM)
+    while True:
+        try:
+            with socket.socket(socket.AF_UNIX) as last:  # it is about to wait again when the signal comes
+                last.connect(str(address))
+                time.sleep(randomly.uniform(0, 0.001))
+                os.kill(child, signal.SIGTERM)
+                break
+        except ConnectionRefusedError:
+            pass
     deadline = time.monotonic() + 5
     while (ended := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -102,6 +109,24 @@ def test_no_sigterm_is_missed(tmp_path: Path) -> None:
     argv = [sys.executable, "-c", _FORKS, str(tmp_path), "50", str(seed)]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [], f"seed {seed}"
+
+
+_ELSEWHERE = """
+import signal, threading
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+"""
+
+
+def test_a_signal_that_does_not_interrupt_the_wait_is_seen(tmp_path: Path) -> None:
+    """As one that comes just before it begins; here another thread gets it, so that it is sure not to."""
+    agent = Serving(tmp_path, first=_ELSEWHERE)
+    try:
+        agent.wait_ready()
+        agent.process.send_signal(signal.SIGTERM)
+        assert agent.process.wait(10) == 0
+    finally:
+        agent.process.kill()
 
 
 _DEAF = """
