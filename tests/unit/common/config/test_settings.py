@@ -26,3 +26,12 @@ def test_keepconf_follows_temp_conf_dir_unless_said_otherwise() -> None:
 def test_settings_can_not_be_changed() -> None:
     with pytest.raises(ValidationError):
         Settings().verbose = True
+
+
+def test_limits_are_one_or_more() -> None:
+    limits = ("max_connections", "max_jobs", "max_connection_jobs", "max_exports", "max_connection_exports")
+    for key in (*limits, "read_threads", "max_base_notes", "hello_timeout"):
+        with pytest.raises(ValidationError):
+            Settings(**{key: 0})  # type: ignore[arg-type]
+    assert Settings(restore_max_size="1T").restore_max_size == 1024**4  # type: ignore[arg-type]
+    assert Settings().restore_max_size == 64 * 1024**4
