@@ -34,6 +34,7 @@ with the exit code of a command that ends with the error, and the error's data (
       Cancelled               1  what
       JobUnknown              1  job
       BadRequest              1  reason
+      CommandRefused          2  reason
       RsnapshotFailed         1  action, root, exit_code, reason
       BadAnswer               1  call, reason
       TransferFailed          1  path, reason
@@ -288,6 +289,12 @@ class BadRequest(CephRsnapshotError, code="bad-request"):
     """A call that the other side could not read."""
 
     template = "bad request: {reason}"
+
+
+class CommandRefused(CephRsnapshotError, code="command-refused", exit_code=2):
+    """The backup node's ssh key may not run this on the ceph node."""
+
+    template = "refused: {reason}"
 
 
 class RsnapshotFailed(CephRsnapshotError, code="rsnapshot-failed"):
