@@ -48,7 +48,8 @@ def agent() -> NoReturn:
 def _agent(arguments: argparse.Namespace) -> int:
     settings = load(arguments.config, options_given(arguments)).settings
     if arguments.command:
-        return ssh_command.run(settings, os.environ.get("SSH_ORIGINAL_COMMAND", ""))
+        ssh_command.run(settings, os.environ.get("SSH_ORIGINAL_COMMAND", ""))
+        return 0
     from ceph_rsnapshot_agent.rpc import server  # RPyC is not needed for a command of ssh
 
     os.umask(0o077)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import stat
 import struct
 from collections.abc import Iterable, Sequence
 from typing import Union
@@ -49,6 +50,6 @@ def _allow(libc: ctypes.CDLL, rules: int, places: Iterable[Place], access: int) 
             descriptor = os.open(place, os.O_PATH) if isinstance(place, str) else os.dup(place)
         except FileNotFoundError:
             continue
-        of_files = access if os.path.isdir(descriptor) else access & ~_READ_DIR
+        of_files = access if stat.S_ISDIR(os.fstat(descriptor).st_mode) else access & ~_READ_DIR
         libc.syscall(_ADD_RULE, rules, _PATH_BENEATH, struct.pack("=Qi", of_files, descriptor), 0)
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""The only commands that the backup node's ssh key may run here: `true`, and rsync sending one folder of QCOW_TEMP_PATH.
+"""All that the backup node's ssh key may run here: `true`, and rsync sending the folder of one image.
 
 sshd runs this in place of whatever was asked for (ForceCommand in sshd_config(5), ``command=`` in sshd(8)). The words
 are judged one by one against what the controller's rsync sends; no shell ever sees them.
@@ -36,7 +36,7 @@ _LIBRARIES = ("/usr", "/lib", "/lib64", "/bin")
 _SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/localtime")
 
 
-def run(settings: Settings, command: str) -> int:
+def run(settings: Settings, command: str) -> None:
     """Do what the other side asked sshd for; of rsync, it does not return.
 
     Raises:
@@ -44,7 +44,7 @@ def run(settings: Settings, command: str) -> int:
         ToolMissing: rsync is not installed.
     """
     if command == "true":
-        return 0
+        return
     options, parts = permitted(command, settings.qcow_temp_path)
     _send(options, _folder(settings.qcow_temp_path, parts))
 
@@ -99,4 +99,6 @@ def _send(options: Sequence[str], folder: int) -> NoReturn:
     landlock.confine(readable=[folder, *_SYSTEM_FILES], executable=[rsync, *_LIBRARIES])
     os.fchdir(folder)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python had changed
-    os.execve(rsync, [*_SENDER, *options, ".", "./"], {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"})
+    os.execve(  # noqa: S606  the words are judged
+        rsync, [*_SENDER, *options, ".", "./"], {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
+    )

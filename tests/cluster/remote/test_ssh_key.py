@@ -1,4 +1,4 @@
-"""What the backup node's ssh key can do on the ceph node: a real sshd with the settings of docs/installation.md as they are typed there."""
+"""What the backup node's ssh key can do there: a real sshd with the block of docs/installation.md as it is typed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from demo.ssh_server import SshServer
-from tests.ceph import MIB
-from tests.site import DAY, SCRIPTS, Site, wait_until
+from tests.cluster.ceph import MIB
+from tests.cluster.site import DAY, SCRIPTS, Site, wait_until
 
 _DOCUMENT = Path(__file__).parents[3] / "docs" / "installation.md"
 
@@ -297,7 +297,8 @@ def test_our_ssh_gives_nothing_back(running: Site, ssh_server: SshServer, tmp_pa
         f"  RemoteForward {leak} /nowhere\n  LocalForward {tmp_path}/local.sock /nowhere\n"
         f"  StrictHostKeyChecking accept-new\n  RemoteCommand touch {tmp_path}/ran\n"
     )
-    args = " ".join(ssh_server.ssh_args).replace("-F none", f"-F {config}").replace("StrictHostKeyChecking=yes", "Compression=no")
+    args = " ".join(ssh_server.ssh_args).replace("-F none", f"-F {config}")
+    args = args.replace("StrictHostKeyChecking=yes", "Compression=no")
     for mode, day in (("staged", DAY), ("direct", "2026-01-02")):
         running.configure(CEPH_HOST="node", SSH_ARGS=args, TRANSFER_MODE=mode)
         if day != DAY:
