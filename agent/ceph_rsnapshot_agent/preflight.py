@@ -22,6 +22,7 @@ from ceph_rsnapshot_common.progress import unwatched
 from ceph_rsnapshot_common.protocol.records import CheckItem, CheckRequest, Checks, Listing, ListRequest, bad, good
 from ceph_rsnapshot_common.sizes import format_size
 
+_LEAST = "mon 'allow r' osd 'profile rbd-read-only pool=...'"
 _TOOLS = ("nbdkit", "qemu-img", "rsync", "setpriv")
 
 
@@ -90,7 +91,7 @@ def _pool(
         yield bad(
             name,
             str(error),
-            "see that it exists, and that the cephx user may list it: mon 'allow r', osd 'profile rbd-read-only pool=...'",
+            f"see that it exists, and that the cephx user may list it: {_LEAST}",
         )
         return
     yield good(name, f"{len(listing.names)} images, of which {len(listing.images)} match IMAGE_RE")
@@ -129,9 +130,7 @@ def _read_only(name: str, ioctx: Any, settings: Settings, user: str) -> CheckIte
         return good(f"{name}: rights", f"client.{user} may write, because ALLOW_RESTORE is set")
     if _may_write(ioctx):
         said = f"client.{user} may write, and does not need to"
-        return bad(
-            f"{name}: rights", said, f"ceph auth caps client.{user} mon 'allow r' osd 'profile rbd-read-only pool=...'"
-        )
+        return bad(f"{name}: rights", said, f"ceph auth caps client.{user} {_LEAST}")
     return good(f"{name}: rights", f"client.{user} can't write")
 
 

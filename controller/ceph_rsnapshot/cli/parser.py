@@ -221,7 +221,8 @@ def _files(commands: Any) -> None:
         commands,
         "files",
         "look at the files in a backup, or copy them out, without mounting anything (needs python3-guestfs)",
-        "  ceph_rsnapshot files rbd/vm-1 ls /etc\n  ceph_rsnapshot files rbd/vm-1@daily.3 get /etc/hostname /tmp/hostname\n"
+        "  ceph_rsnapshot files rbd/vm-1 ls /etc\n"
+        "  ceph_rsnapshot files rbd/vm-1@daily.3 get /etc/hostname /tmp/hostname\n"
         "  ceph_rsnapshot files rbd/vm-1 --file-system /dev/sda2 get /home /tmp/home\n",
     )
     parser.add_argument("which", metavar="WHICH", help=_ONE)

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from demo.ssh_server import SshServer
+from tests import SCRIPTS
 from tests.cluster.ceph import MIB
-from tests.cluster.site import DAY, SCRIPTS, Site, wait_until
+from tests.cluster.site import DAY, Site, wait_until
 
 _DOCUMENT = Path(__file__).parents[3] / "docs" / "installation.md"
 
@@ -33,7 +34,7 @@ def documented_block(site: Site) -> str:
     for documented, here in places.items():
         assert documented in block
         block = block.replace(documented, here)
-    return block
+    return str(block)
 
 
 @pytest.fixture
