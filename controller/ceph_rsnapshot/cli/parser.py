@@ -191,7 +191,7 @@ def _serve(commands: Any) -> None:
     parser.add_argument("which", metavar="WHICH", help=_ONE)
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--socket", metavar="PATH", help="unix socket to listen on (default: one in a private folder)")
-    where.add_argument("--port", metavar="N", type=int, help="TCP port on loopback (127.0.0.1) to listen on")
+    where.add_argument("--port", metavar="N", type=int, help="TCP port of 127.0.0.1; EVERY local user can read it")
 
 
 def _hold(commands: Any) -> None:
