@@ -124,7 +124,7 @@ def opened(backup: Backup, file_system: Optional[str], minimum: int) -> Iterator
     guestfs = guestfs_bindings()
     with ExitStack() as stack:
         folder, held = stack.enter_context(run_folder.made()), stack.enter_context(hold(backup))
-        address = stack.enter_context(qemu_nbd.serve(held.qcow, folder, pass_fds=held.pass_fds))
+        address = stack.enter_context(qemu_nbd.serve(held.qcow, folder))
         guest = stack.enter_context(closing(guestfs.GuestFS(python_return_dict=True)))
         files = GuestFiles(guest, backup, folder, minimum)
         where = {"protocol": "nbd", "server": [f"unix:{address}"]}

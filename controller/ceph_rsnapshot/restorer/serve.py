@@ -102,6 +102,9 @@ def _commands(uri: str, nbd_client: str) -> tuple[tuple[str, str], ...]:
     mount_partition = f"mount -o {closed} /dev/nbd0p1 /mnt"
     return (
         ("copy single files out", f"guestfish --ro --format=raw -a {shlex.quote(fish)} -i copy-out /etc/hostname /tmp"),
-        ("mount a file system (ext4 or XFS; btrfs: rescue=nologreplay instead of norecovery)", f"mkdir /tmp/disk; nbdfuse -r /tmp/disk/disk.raw {shlex.quote(uri)} & {mount}"),
+        (
+            "mount a file system (ext4 or XFS; btrfs: rescue=nologreplay instead of norecovery)",
+            f"mkdir /tmp/disk; nbdfuse -r /tmp/disk/disk.raw {shlex.quote(uri)} & {mount}",
+        ),
         ("mount a partition", f"nbd-client {nbd_client} /dev/nbd0 -readonly -persist; {mount_partition}"),
     )

@@ -154,7 +154,10 @@ def test_no_documented_mount_is_open(documented: Documented) -> None:
     text = DOCS.read_text() + (DOCS.parents[1] / "controller" / "ceph_rsnapshot" / "restorer" / "serve.py").read_text()
     options = re.findall(r"mount -o (\S+)|`(ro,\S+offset=)", text)
     assert len(options) >= 2
-    assert all({"ro", "nosuid", "nodev", "noexec"} <= set("".join(each).split(",")) or "{closed}" in each[0] for each in options)
+    assert all(
+        {"ro", "nosuid", "nodev", "noexec"} <= set("".join(each).split(",")) or "{closed}" in each[0]
+        for each in options
+    )
 
 
 @pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="no FUSE here")
