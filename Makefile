@@ -36,7 +36,7 @@ unit-all: venv
 
 # the last are what docs/restore.md uses, whose commands are run
 test: install
-	demo/install-packages groff-base libnbd-bin fuse3 qemu-system-x86
+	demo/install-packages groff-base libnbd-bin fuse3 qemu-system-x86 python3-guestfs linux-image-cloud-amd64
 	$(PYTHON) -m pytest -q -n 4 --dist worksteal
 
 bench: install

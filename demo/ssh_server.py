@@ -13,7 +13,7 @@ _CONFIG = """\
 Port {port}
 ListenAddress 127.0.0.1
 HostKey {folder}/host_key
-AuthorizedKeysFile {folder}/client_key.pub
+AuthorizedKeysFile {folder}/authorized_keys
 PidFile none
 UsePAM no
 StrictModes no
@@ -34,10 +34,15 @@ class SshServer:
         port: its TCP port.
         ssh_args: what ssh needs to reach it and to trust exactly its key.
         known_hosts: the client's known_hosts file.
+
+    Args:
+        config: more of sshd_config, such as a Match block.
+        key_options: of the client's key in authorized_keys.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, config: str = "", key_options: str = "") -> None:
         self._wanted = folder
+        self._config, self._key_options = config, key_options
         self._stack = ExitStack()
 
     def __enter__(self) -> SshServer:
@@ -66,13 +71,15 @@ class SshServer:
         for name in ("host_key", "client_key"):
             argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.folder / name)]
             subprocess.run(argv, check=True)
+        public = (self.folder / "client_key.pub").read_text()
+        (self.folder / "authorized_keys").write_text(f"{self._key_options} {public}".lstrip())
 
     def _start(self, stack: ExitStack) -> None:
         # sshd insists on this folder for privilege separation; Debian makes it at boot
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         config, log = self.folder / "sshd_config", self.folder / "sshd.log"
         with child.free_ports(1) as (self.port,):
-            config.write_text(_CONFIG.format(port=self.port, folder=self.folder))
+            config.write_text(_CONFIG.format(port=self.port, folder=self.folder) + self._config)
         key = (self.folder / "host_key.pub").read_text()
         self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {key}")
         sshd = child.start(["/usr/sbin/sshd", "-D", "-e", "-f", str(config)], log)

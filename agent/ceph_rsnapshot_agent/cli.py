@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+from ceph_rsnapshot_agent import ssh_command
 from ceph_rsnapshot_agent.ceph.cluster import Cluster, bindings, connect
 from ceph_rsnapshot_agent.ceph.listing import list_images
-from ceph_rsnapshot_agent.rpc import server
 from ceph_rsnapshot_agent.rpc.session import remove_unclaimed
 from ceph_rsnapshot_agent.staging.claims import claim
 from ceph_rsnapshot_agent.staging.export import export
@@ -23,7 +23,7 @@ from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.config.snapshot_name import snapshot_name
 from ceph_rsnapshot_common.console import logs
 from ceph_rsnapshot_common.console.entry import exit_with
-from ceph_rsnapshot_common.console.flags import make_parser, options_given
+from ceph_rsnapshot_common.console.flags import add_config, make_parser, options_given
 from ceph_rsnapshot_common.errors import ImageMissing, SnapshotMissing, UsageError, from_record
 from ceph_rsnapshot_common.names import Pool, did_you_mean, parse_image
 from ceph_rsnapshot_common.progress import Progress, unwatched
@@ -39,11 +39,19 @@ def agent() -> NoReturn:
         "example:\n  ceph_rsnapshot_agent -c /etc/ceph-rsnapshot/ceph_rsnapshot.yaml",
         ["verbose"],
     )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    text = "for sshd: all that the backup node's ssh key may run (ForceCommand in docs/installation.md)"
+    add_config(commands.add_parser("ssh-command", help=text, description=text), argparse.SUPPRESS)
     exit_with(lambda: _agent(parser.parse_args()), parser.prog)
 
 
 def _agent(arguments: argparse.Namespace) -> int:
     settings = load(arguments.config, options_given(arguments)).settings
+    if arguments.command:
+        ssh_command.run(settings, os.environ.get("SSH_ORIGINAL_COMMAND", ""))
+        return 0
+    from ceph_rsnapshot_agent.rpc import server  # RPyC is not needed for a command of ssh
+
     os.umask(0o077)
     logs.set_up(settings.verbose, settings.sh_logging)
     for module in ("rados", "rbd"):

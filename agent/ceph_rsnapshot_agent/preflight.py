@@ -23,6 +23,7 @@ from ceph_rsnapshot_common.progress import unwatched
 from ceph_rsnapshot_common.protocol.records import CheckItem, CheckRequest, Checks, Listing, ListRequest, bad, good
 from ceph_rsnapshot_common.sizes import format_size
 
+_LEAST = "mon 'allow r' osd 'profile rbd-read-only pool=...'"
 _TOOLS = ("nbdkit", "qemu-img", "rsync", "setpriv")
 
 
@@ -88,7 +89,11 @@ def _pool(
     try:
         listing = list_images(cluster, settings, wanted, unwatched, cancelled)
     except CephRsnapshotError as error:
-        yield bad(name, str(error), "see that it exists, and that the cephx user may list it (profile rbd-read-only)")
+        yield bad(
+            name,
+            str(error),
+            f"see that it exists, and that the cephx user may list it: {_LEAST}",
+        )
         return
     yield good(name, f"{len(listing.names)} images, of which {len(listing.images)} match IMAGE_RE")
     yield _snapshots(name, listing, request.snapshot_name)
@@ -126,7 +131,7 @@ def _read_only(name: str, ioctx: Any, settings: Settings, user: str) -> CheckIte
         return good(f"{name}: rights", f"client.{user} may write, because ALLOW_RESTORE is set")
     if _may_write(ioctx):
         said = f"client.{user} may write, and does not need to"
-        return bad(f"{name}: rights", said, f"ceph auth caps client.{user} ... osd 'profile rbd-read-only pool=...'")
+        return bad(f"{name}: rights", said, f"ceph auth caps client.{user} {_LEAST}")
     return good(f"{name}: rights", f"client.{user} can't write")
 
 
@@ -153,7 +158,10 @@ def _restore(settings: Settings, request: CheckRequest) -> Iterator[CheckItem]:
                     if _may_write(ioctx):
                         yield good(f"restore to {pool}", f"client.{cluster.user} may write")
                     else:
-                        said, advice = f"client.{cluster.user} can't write", "give it the caps 'profile rbd'"
+                        said, advice = (
+                            f"client.{cluster.user} can't write",
+                            f"give it the caps mon 'allow r' osd 'profile rbd pool={pool.pool}'",
+                        )
                         yield bad(f"restore to {pool}", said, advice)
     except CephRsnapshotError as error:
         yield bad("restore", str(error), "see CEPH_RESTORE_USER and its keyring")

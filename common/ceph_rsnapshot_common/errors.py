@@ -13,6 +13,7 @@ with the exit code of a command that ends with the error, and the error's data (
       LockHeld                4  pid, path
       BindingsMissing         1  module, reason
       NbdBindingsMissing      1  reason
+      GuestfsMissing          1  reason
       ToolMissing             1  tool, node, package
       CommandFailed           1  command, outcome, output
         Qcow2Refused          1  path, reason
@@ -35,6 +36,7 @@ with the exit code of a command that ends with the error, and the error's data (
       JobUnknown              1  job
       LimitReached            3  what, setting, most
       BadRequest              1  reason
+      CommandRefused          2  reason
       RsnapshotFailed         1  action, root, exit_code, reason
       BadAnswer               1  call, reason
       TransferFailed          1  path, reason
@@ -44,6 +46,7 @@ with the exit code of a command that ends with the error, and the error's data (
       BackupGone              1  what
       BackupDamaged           1  what, reason
       HoldExists              1  what
+      GuestFilesFailed        1  what, reason
       TargetExists            1  target
       RestoreNotAllowed       1
       RestoreFailed           1  target, reason
@@ -147,6 +150,15 @@ class NbdBindingsMissing(CephRsnapshotError, code="nbd-bindings-missing"):
     template = (
         "can't import nbd ({reason}): install python3-libnbd on the backup node and create the environment with "
         "--system-site-packages"
+    )
+
+
+class GuestfsMissing(CephRsnapshotError, code="guestfs-missing"):
+    """The Python bindings of libguestfs are not importable; they are not on PyPI."""
+
+    template = (
+        "can't import guestfs ({reason}): install python3-guestfs on the backup node (RHEL: python3-libguestfs) and "
+        "create the environment with --system-site-packages; or serve the backup, and use guestfish"
     )
 
 
@@ -297,6 +309,12 @@ class BadRequest(CephRsnapshotError, code="bad-request"):
     template = "bad request: {reason}"
 
 
+class CommandRefused(CephRsnapshotError, code="command-refused", exit_code=2):
+    """The backup node's ssh key may not run this on the ceph node."""
+
+    template = "refused: {reason}"
+
+
 class RsnapshotFailed(CephRsnapshotError, code="rsnapshot-failed"):
     """rsnapshot exited with something else than 0; ``reason`` is what rsync and ssh said."""
 
@@ -352,6 +370,12 @@ class HoldExists(CephRsnapshotError, code="hold-exists"):
     """A day of this snapshot is held already."""
 
     template = "{what} is there already: the day is held; release it first if it is to be another one"
+
+
+class GuestFilesFailed(CephRsnapshotError, code="guest-files-failed"):
+    """The files in a backup can't be read, or not this one."""
+
+    template = "files of {what}: {reason}"
 
 
 class TargetExists(CephRsnapshotError, code="target-exists"):

@@ -18,6 +18,7 @@ from ceph_rsnapshot_common.progress import ProgressByName, unwatched
 if TYPE_CHECKING:
     from ceph_rsnapshot.preflight.report import CheckReport
     from ceph_rsnapshot.repository.catalog import Backup
+    from ceph_rsnapshot.restorer.guest_files import GuestFiles
     from ceph_rsnapshot.restorer.result import Restored
     from ceph_rsnapshot.restorer.serve import Served
     from ceph_rsnapshot.verifier.report import Verified, VerifyReport
@@ -247,6 +248,28 @@ def release(settings: Settings | None, which: str) -> Backup:
     from ceph_rsnapshot.repository.selection import released
 
     return released(settings or load_settings(), which)
+
+
+def files(
+    settings: Settings | None, which: str, *, file_system: str | None = None
+) -> AbstractContextManager[GuestFiles]:
+    """A context manager: within its block, the files in a backup can be listed and copied out.
+
+    libguestfs reads the guest's file systems in a virtual machine of its own; nothing is mounted here.
+
+    Args:
+        which: as for `restore`.
+        file_system: such as ``/dev/sda1``; None: those of the only operating system, or the only one on the disk.
+
+    Raises:
+        BackupNotFound, BackupDamaged: there is no such backup, or its qcow2 has gone.
+        GuestfsMissing, GuestFilesFailed: libguestfs is not installed, or can't read it.
+    """
+    from ceph_rsnapshot.repository.selection import one
+    from ceph_rsnapshot.restorer.guest_files import opened
+
+    settings = settings or load_settings()
+    return opened(one(settings, which), file_system, settings.min_freespace)
 
 
 def check(settings: Settings | None = None, *, config: str | Path | None = None) -> CheckReport:

@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 from ceph_rsnapshot_common.config.settings import Settings
-from ceph_rsnapshot_common.errors import NbdBindingsMissing
+from ceph_rsnapshot_common.errors import GuestfsMissing, NbdBindingsMissing
 from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process.commands import find_tool
 
@@ -21,6 +21,18 @@ def nbd_bindings() -> Any:
         return importlib.import_module("nbd")
     except ImportError as error:
         raise NbdBindingsMissing(reason=error) from None
+
+
+def guestfs_bindings() -> Any:
+    """The module ``guestfs`` (python3-guestfs; on PyPI there is none). Only `ceph_rsnapshot.files` needs it.
+
+    Raises:
+        GuestfsMissing: with what to install.
+    """
+    try:
+        return importlib.import_module("guestfs")
+    except ImportError as error:
+        raise GuestfsMissing(reason=error) from None
 
 
 def tools_needed(settings: Settings) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,24 @@ def sweep(settings: Settings) -> None:
     """Remove the folders that killed agents left."""
     for prefix in (_FOLDER_PREFIX, lent_prefix(settings)):
         folders.sweep(prefix)
+    for name in settings.agent_socket.parent.glob("export-*.sock"):
+        name.unlink()
+
+
+@contextmanager
+def _named(settings: Settings, address: Path) -> Iterator[Path]:
+    """A short name for a lent export's socket, the first that is free: sshd's PermitOpen can only list exact paths."""
+    for number in itertools.count(1):
+        name = settings.agent_socket.with_name(f"export-{number}.sock")
+        try:
+            name.symlink_to(address)
+        except FileExistsError:
+            continue
+        try:
+            yield name
+        finally:
+            name.unlink(missing_ok=True)
+        return
 
 
 @contextmanager
@@ -108,4 +127,6 @@ def _running(
         argv = [find_tool("nbdkit", Node.CEPH), *all_options, "python", str(_PLUGINS / plugin), *given]
         with servers.started(argv, node=Node.CEPH, log=log, env=_ENVIRONMENT) as server:
             server.wait(lambda: servers.greets(address), settings.rados_timeout + 30.0)
-            yield Export(address, log)
+            lent = prefix == lent_prefix(settings)
+            with _named(settings, address) if lent else nullcontext(address) as name:
+                yield Export(name, log)

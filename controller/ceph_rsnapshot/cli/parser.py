@@ -16,6 +16,7 @@ COMMANDS = (
     "verify",
     "restore",
     "serve",
+    "files",
     "hold",
     "release",
     "check",
@@ -190,7 +191,7 @@ def _serve(commands: Any) -> None:
     parser.add_argument("which", metavar="WHICH", help=_ONE)
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--socket", metavar="PATH", help="unix socket to listen on (default: one in a private folder)")
-    where.add_argument("--port", metavar="N", type=int, help="TCP port on loopback (127.0.0.1) to listen on")
+    where.add_argument("--port", metavar="N", type=int, help="TCP port of 127.0.0.1; EVERY local user can read it")
 
 
 def _hold(commands: Any) -> None:
@@ -213,6 +214,24 @@ def _release(commands: Any) -> None:
         "hold",
     )
     parser.add_argument("which", metavar="WHICH", help=_ONE.replace("the newest", "the only one that is held"))
+
+
+def _files(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "files",
+        "look at the files in a backup, or copy them out, without mounting anything (needs python3-guestfs)",
+        "  ceph_rsnapshot files rbd/vm-1 ls /etc\n"
+        "  ceph_rsnapshot files rbd/vm-1@daily.3 get /etc/hostname /tmp/hostname\n"
+        "  ceph_rsnapshot files rbd/vm-1 --file-system /dev/sda2 get /home /tmp/home\n",
+    )
+    parser.add_argument("which", metavar="WHICH", help=_ONE)
+    parser.add_argument(
+        "action", choices=("ls", "cat", "get"), help="list names, print a file, or copy a file or folder"
+    )
+    parser.add_argument("path", metavar="PATH", help="in the guest")
+    parser.add_argument("target", metavar="TARGET", nargs="?", help="new file or folder (default: its name, here)")
+    parser.add_argument("--file-system", metavar="DEVICE", help="such as /dev/sda1 (default: as the guest mounts them)")
 
 
 def _check(commands: Any) -> None:
@@ -253,7 +272,7 @@ def _help(commands: Any) -> None:
     parser.add_argument("topic", metavar="COMMAND", nargs="?", choices=COMMANDS, help=", ".join(COMMANDS))
 
 
-_ADD = (_backup, _list, _verify, _restore, _serve, _hold, _release, _check, _settings, _completion, _help)
+_ADD = (_backup, _list, _verify, _restore, _serve, _files, _hold, _release, _check, _settings, _completion, _help)
 
 
 def command_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:

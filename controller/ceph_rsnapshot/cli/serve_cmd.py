@@ -17,6 +17,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with serve(settings, arguments.which, socket=arguments.socket, port=arguments.port) as served:
             print(f"{served.backup.name} ({served.backup.day}) is served read-only at {served.uri}")
+            if arguments.port is not None:
+                print("EVERY local user can read it there; --socket, in a private folder, is for you alone.")
             for what, command in served.commands:
                 print(f"  {what}:\n    {command}")
             print("Ctrl-C ends it.", flush=True)

@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Callable
 
@@ -17,17 +16,31 @@ from ceph_rsnapshot_common.process import commands, servers
 from ceph_rsnapshot_common.process.commands import find_tool
 
 _CONNECT_SECONDS = 60.0
-# ssh never asks (nobody is there at night), notices a dead peer, and does not leave a master behind
-_OPTIONS = (
+# What SSH_ARGS says comes first and wins; then this; then the user's configuration (ssh_config(5)). ssh never asks
+# (nobody is there at night), believes only host keys that are known, and gives the other side nothing to reach back to.
+_SAFE = (
     "BatchMode=yes",
+    "StrictHostKeyChecking=yes",
+    "UpdateHostKeys=no",
+    "ClearAllForwardings=yes",
+    "PermitLocalCommand=no",
+    "RemoteCommand=none",
+    "Tunnel=no",
+)
+# it notices a dead peer, and does not leave a master behind
+_OPTIONS = (
     "ConnectTimeout=30",
     "ServerAliveInterval=15",
     "ServerAliveCountMax=4",
-    "ExitOnForwardFailure=yes",
     "ControlPersist=no",
     # with the AES instructions of any current processor several times as fast as ssh's default, ChaCha20
     "Ciphers=^aes128-gcm@openssh.com",
 )
+
+
+def _words(user_args: Sequence[str], options: Sequence[str]) -> tuple[str, ...]:
+    """Arguments of ssh; it forwards neither its agent nor X11, whatever SSH_ARGS says."""
+    return (*user_args, "-a", "-x", *(word for option in options for word in ("-o", option)))
 
 
 def _sending_at_once(ssh_args: Sequence[str], host: str, log: Path) -> AbstractContextManager[object]:
@@ -49,6 +62,7 @@ class Link:
         where: the agent as messages name it.
         host: what rsync's source begins with; None means this machine.
         ssh_args: arguments of ssh for rsync, which use the same connection.
+        control: socket of the ssh that holds the connection.
         log: output of ssh, if there is one.
     """
 
@@ -56,6 +70,7 @@ class Link:
     where: str
     host: str | None = None
     ssh_args: tuple[str, ...] = ()
+    control: Path | None = None
     log: Path | None = None
 
     def explain(self, reason: str) -> AgentUnreachable:
@@ -75,7 +90,8 @@ def forwarded(link: Link, remote: Path, local: Path) -> Iterator[Path]:
         yield remote
         return
     local.unlink(missing_ok=True)
-    control = [find_tool("ssh", Node.BACKUP), *link.ssh_args, "-L", f"{local}:{remote}"]
+    # -F none: forwardings of the user's configuration would be asked for too
+    control = [find_tool("ssh", Node.BACKUP), "-F", "none", "-S", str(link.control), "-L", f"{local}:{remote}"]
     try:
         commands.run([*control, "-O", "forward", "--", link.host], timeout=_CONNECT_SECONDS)
     except CommandFailed as error:
@@ -105,22 +121,23 @@ def connecting(settings: Settings, folder: Path) -> Iterator[Callable[[], Link]]
     address, control, log = folder / "agent.sock", folder / "ssh.ctl", folder / "ssh.log"
     where = f"{settings.ceph_host}:{settings.agent_socket}"
     user_args = shlex.split(settings.ssh_args)
-    options = [word for option in _OPTIONS for word in ("-o", option)]
-    forward = ["-N", "-M", "-S", str(control), "-L", f"{address}:{settings.agent_socket}"]
-    # what an earlier connection of this run left; that the socket is there again tells that ssh is ready
+    # what an earlier connection of this run left; that the control socket is there again tells that ssh is ready
     for leftover in (address, control, log):
         leftover.unlink(missing_ok=True)
-    argv = [find_tool("ssh", Node.BACKUP), *user_args, *options, *forward, "--", settings.ceph_host]
+    master = [*_words(user_args, [*_SAFE, *_OPTIONS]), "-N", "-M", "-S", str(control)]
+    argv = [find_tool("ssh", Node.BACKUP), *master, "--", settings.ceph_host]
     with ExitStack() as stack:
         ssh = stack.enter_context(servers.started(argv, node=Node.BACKUP, log=log))
 
         def connected() -> Link:
             try:
-                ssh.wait(partial(servers.listens, address), _CONNECT_SECONDS)
+                ssh.wait(control.exists, _CONNECT_SECONDS)
             except CommandFailed as error:
                 raise AgentUnreachable(where=where, reason=error) from None
-            shared = (*user_args, "-S", str(control), "-o", "BatchMode=yes", "-o", "ControlMaster=no")
+            shared = (*_words(user_args, ["ControlMaster=no", *_SAFE]), "-S", str(control))
+            link = Link(address, where, settings.ceph_host, shared, control, log)
+            stack.enter_context(forwarded(link, settings.agent_socket, address))
             stack.enter_context(_sending_at_once(shared, settings.ceph_host, folder / "true.log"))
-            return Link(address, where, settings.ceph_host, shared, log)
+            return link
 
         yield connected

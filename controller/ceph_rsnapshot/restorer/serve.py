@@ -96,10 +96,15 @@ def _commands(uri: str, nbd_client: str) -> tuple[tuple[str, str], ...]:
     fish = f"nbd://?socket={uri.partition('socket=')[2]}" if "socket=" in uri else uri
     # a snapshot of a running machine has a journal that was not clean, and nothing can be written here (norecovery in
     # https://man7.org/linux/man-pages/man5/ext4.5.html)
-    mount = "sleep 1; mount -o ro,loop,norecovery /tmp/disk/disk.raw /mnt"
-    mount_partition = "mount -o ro,norecovery /dev/nbd0p1 /mnt"
+    # what is on it is foreign: https://man7.org/linux/man-pages/man8/mount.8.html (nosuid, nodev, noexec)
+    closed = "ro,nosuid,nodev,noexec,norecovery"
+    mount = f"sleep 1; mount -o {closed},loop /tmp/disk/disk.raw /mnt"
+    mount_partition = f"mount -o {closed} /dev/nbd0p1 /mnt"
     return (
         ("copy single files out", f"guestfish --ro --format=raw -a {shlex.quote(fish)} -i copy-out /etc/hostname /tmp"),
-        ("mount a file system", f"mkdir /tmp/disk; nbdfuse -r /tmp/disk/disk.raw {shlex.quote(uri)} & {mount}"),
+        (
+            "mount a file system (ext4 or XFS; btrfs: rescue=nologreplay instead of norecovery)",
+            f"mkdir /tmp/disk; nbdfuse -r /tmp/disk/disk.raw {shlex.quote(uri)} & {mount}",
+        ),
         ("mount a partition", f"nbd-client {nbd_client} /dev/nbd0 -readonly -persist; {mount_partition}"),
     )

@@ -50,7 +50,7 @@ def test_least_rights_are_enough(site: Site) -> None:
     for place in (site.pool, inner):
         place.create("a")
         place.snap("a", DAY)
-    caps = ["mon", "profile rbd-read-only", "osd", f"profile rbd-read-only pool={site.pool.name}"]
+    caps = ["mon", "allow r", "osd", f"profile rbd-read-only pool={site.pool.name}"]
     site.pool.cluster.ceph("auth", "get-or-create", "client.backup", *caps, "-o", str(keyring))
     conf = site.folder / "backup.conf"
     conf.write_text(f"{site.pool.cluster.conf.read_text()}[client.backup]\nkeyring = {keyring}\n")

@@ -22,7 +22,7 @@ def _check(site: Site, code: int, **env: str) -> dict[str, dict[str, Any]]:
 def ready(site: Site, cluster: CephCluster, ssh_server: SshServer) -> Site:
     """A site of which nothing is to be said."""
     keyring = cluster.folder / "client.reader.keyring"
-    words = ["mon", "profile rbd-read-only", "osd", "profile rbd-read-only"]
+    words = ["mon", "allow r", "osd", "profile rbd-read-only"]
     keyring.write_text(cluster.ceph("auth", "get-or-create", "client.reader", *words))
     site.configure(CEPH_USER="reader")
     site.over_ssh(ssh_server)

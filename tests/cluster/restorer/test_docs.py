@@ -141,6 +141,25 @@ def test_the_whole_image(documented: Documented) -> None:
     assert {name: after[name] for name in before} == before
 
 
+def test_files(documented: Documented, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIBGUESTFS_BACKEND", "direct")
+    monkeypatch.setenv("LIBGUESTFS_BACKEND_SETTINGS", "force_tcg")
+    (commands,) = documented.commands("Files")
+    said = documented.run(commands)
+    assert said.splitlines()[:2] == ["hostname", f"vm-1 of {DAYS[0]}"]
+    assert documented.path("/tmp/etc/hostname").read_text() == f"vm-1 of {DAYS[0]}\n"
+
+
+def test_no_documented_mount_is_open(documented: Documented) -> None:
+    text = DOCS.read_text() + (DOCS.parents[1] / "controller" / "ceph_rsnapshot" / "restorer" / "serve.py").read_text()
+    options = re.findall(r"mount -o (\S+)|`(ro,\S+offset=)", text)
+    assert len(options) >= 2
+    assert all(
+        {"ro", "nosuid", "nodev", "noexec"} <= set("".join(each).split(",")) or "{closed}" in each[0]
+        for each in options
+    )
+
+
 @pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="no FUSE here")
 def test_a_single_file(documented: Documented) -> None:
     serve, copy = documented.commands("A single file")

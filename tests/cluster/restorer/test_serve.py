@@ -24,6 +24,8 @@ def _serve(site: Site, *arguments: str) -> subprocess.Popen[str]:
         line = process.stdout.readline()
         assert line, process.communicate()
         said += line
+    assert "guestfish" in said and "ro,nosuid,nodev,noexec,norecovery" in said
+    assert ("EVERY local user can read it" in said) == ("--port" in arguments)
     assert "guestfish" in said and "nbdfuse" in said and "nbd-client" in said
     return process
 
