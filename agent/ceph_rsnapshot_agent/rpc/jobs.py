@@ -9,7 +9,7 @@ from typing import Callable
 
 from pydantic import BaseModel
 
-from ceph_rsnapshot_common.errors import Cancelled, CephRsnapshotError, ErrorRecord, JobUnknown, one_line
+from ceph_rsnapshot_common.errors import Cancelled, CephRsnapshotError, ErrorRecord, JobUnknown
 from ceph_rsnapshot_common.progress import Progress
 from ceph_rsnapshot_common.protocol.records import JobStatus
 
@@ -110,5 +110,4 @@ def to_record(error: Exception) -> ErrorRecord:
     if isinstance(error, CephRsnapshotError):
         return error.record()
     _logger.error("unexpected error", exc_info=error)
-    message = f"unexpected error in the agent, see its log: {type(error).__name__}: {one_line(str(error))}"
-    return ErrorRecord(code="internal", message=message)
+    return ErrorRecord(code="internal", message=f"unexpected error in the agent, see its log: {type(error).__name__}")
