@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -17,6 +18,7 @@ from ceph_rsnapshot_common.process import commands, servers
 from ceph_rsnapshot_common.process.commands import find_tool
 
 _CONNECT_SECONDS = 60.0
+_CANCEL_SECONDS = 2.0
 # ssh never asks (nobody is there at night), notices a dead peer, and does not leave a master behind
 _OPTIONS = (
     "BatchMode=yes",
@@ -50,6 +52,7 @@ class Link:
         host: what rsync's source begins with; None means this machine.
         ssh_args: arguments of ssh for rsync, which use the same connection.
         log: output of ssh, if there is one.
+        idle: seconds in which something must move (IDLE_TIMEOUT).
     """
 
     address: Path
@@ -57,6 +60,7 @@ class Link:
     host: str | None = None
     ssh_args: tuple[str, ...] = ()
     log: Path | None = None
+    idle: float = 600
 
     def explain(self, reason: str) -> AgentUnreachable:
         """The error for a failure on this link; ssh may know more than we do."""
@@ -77,14 +81,14 @@ def forwarded(link: Link, remote: Path, local: Path) -> Iterator[Path]:
     local.unlink(missing_ok=True)
     control = [find_tool("ssh", Node.BACKUP), *link.ssh_args, "-L", f"{local}:{remote}"]
     try:
-        commands.run([*control, "-O", "forward", "--", link.host], timeout=_CONNECT_SECONDS)
+        commands.run([*control, "-O", "forward", "--", link.host], timeout=min(_CONNECT_SECONDS, link.idle))
     except CommandFailed as error:
         raise link.explain(str(error)) from None
     try:
         yield local
     finally:
-        # the connection may be gone; then so is the forwarding
-        commands.run([*control, "-O", "cancel", "--", link.host], timeout=_CONNECT_SECONDS, accepted=range(256))
+        with contextlib.suppress(CommandFailed):  # the connection may be gone or hang; the forwarding goes with it
+            commands.run([*control, "-O", "cancel", "--", link.host], timeout=_CANCEL_SECONDS, accepted=range(256))
         local.unlink(missing_ok=True)
 
 
@@ -100,7 +104,7 @@ def connecting(settings: Settings, folder: Path) -> Iterator[Callable[[], Link]]
         ToolMissing: ssh is not installed.
     """
     if settings.ceph_host == "localhost":
-        yield lambda: Link(settings.agent_socket, str(settings.agent_socket))
+        yield lambda: Link(settings.agent_socket, str(settings.agent_socket), idle=settings.idle_timeout)
         return
     address, control, log = folder / "agent.sock", folder / "ssh.ctl", folder / "ssh.log"
     where = f"{settings.ceph_host}:{settings.agent_socket}"
@@ -116,11 +120,11 @@ def connecting(settings: Settings, folder: Path) -> Iterator[Callable[[], Link]]
 
         def connected() -> Link:
             try:
-                ssh.wait(partial(servers.listens, address), _CONNECT_SECONDS)
+                ssh.wait(partial(servers.listens, address), min(_CONNECT_SECONDS, settings.idle_timeout))
             except CommandFailed as error:
                 raise AgentUnreachable(where=where, reason=error) from None
             shared = (*user_args, "-S", str(control), "-o", "BatchMode=yes", "-o", "ControlMaster=no")
             stack.enter_context(_sending_at_once(shared, settings.ceph_host, folder / "true.log"))
-            return Link(address, where, settings.ceph_host, shared, log)
+            return Link(address, where, settings.ceph_host, shared, log, settings.idle_timeout)
 
         yield connected

@@ -26,3 +26,10 @@ def test_keepconf_follows_temp_conf_dir_unless_said_otherwise() -> None:
 def test_settings_can_not_be_changed() -> None:
     with pytest.raises(ValidationError):
         Settings().verbose = True
+
+
+def test_a_wait_always_ends() -> None:
+    assert Settings().idle_timeout == 600
+    for bad in (0, -1, True, 0.5):
+        with pytest.raises(ValidationError):
+            Settings(idle_timeout=bad)  # type: ignore[arg-type]
