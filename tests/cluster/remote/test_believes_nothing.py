@@ -29,7 +29,7 @@ def nightly(running: Site) -> Iterator[Site]:
     for image in ("a", "b"):
         running.pool.write(image, seed=2)
         running.pool.snap(image, NEXT)
-    running.configure(SNAP_DATE=NEXT, IDLE_TIMEOUT=2)
+    running.configure(SNAP_DATE=NEXT)
     before = _days(running)
     yield running
     assert _days(running) == before
@@ -213,7 +213,6 @@ def test_errors_that_only_this_node_finds_are_not_taken_from_the_agent(nightly: 
 
 
 def test_a_message_of_50_megabytes_is_cut(nightly: Site) -> None:
-    nightly.configure(IDLE_TIMEOUT=60)  # for the liar to write it
     with lying(nightly, {"start_list": Error("pool-unreadable", "x" * 50_000_000)}):
         done = nightly.run("ceph_rsnapshot", code=1)
     assert len(done.stderr) < 6000
@@ -242,6 +241,7 @@ def test_what_hangs_is_ended(nightly: Site) -> None:
         {"start_export": Runs(lambda number: {"stage": "working", "done": 5})},
         {"start_digests": Runs()},
     ]
+    nightly.configure(IDLE_TIMEOUT=2)
     for lie in lies:
         began = time.monotonic()
         with lying(nightly, lie):
@@ -253,7 +253,6 @@ def test_what_hangs_is_ended(nightly: Site) -> None:
 
 @pytest.mark.parametrize("lies", [{"hello": Hangs()}, {"start_export": Runs()}, {"start_digests": Runs()}])
 def test_sigterm_ends_a_wait(nightly: Site, lies: dict[str, Any]) -> None:
-    nightly.configure(IDLE_TIMEOUT=600)
     (call,) = lies
     with lying(nightly, lies) as agent:
         process = nightly.start("ceph_rsnapshot")
@@ -267,6 +266,7 @@ def test_sigterm_ends_a_wait(nightly: Site, lies: dict[str, Any]) -> None:
 
 
 def test_the_socket_is_another_programs(nightly: Site) -> None:
+    nightly.configure(IDLE_TIMEOUT=2)
     http = b"HTTP/1.1 400 Bad Request\r\n\r\n"
     for data in (b"", b"SSH-2.0-OpenSSH_9.2\r\n", http * 100, b"\0\0\0\x05\0", b"\0" * 10_000):
         began = time.monotonic()
