@@ -58,7 +58,7 @@ def _table(backups: Sequence[Backup], colours: Paint, limit: int | None) -> Iter
             *cells, last = next(lines)
             yield (" " * _INDENT + between.join([*cells, colours(last, _style(backup))])).rstrip()
             if backup.hold and backup.hold.reason:
-                yield " " * 2 * _INDENT + colours(f"held: {_printable(backup.hold.reason)}", "dim")
+                yield " " * 2 * _INDENT + colours(f"held: {printable(backup.hold.reason)}", "dim")
     images = len({(backup.pool, backup.image) for backup in backups})
     counted = f"{images} image{'s' * (images != 1)}, {len(backups)} backup{'s' * (len(backups) != 1)}"
     for line in wrapped(f"{counted}; alone: what would be free if only that day went", limit):
