@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Callable, NoReturn
 
 from ceph_rsnapshot_agent import ssh_command
 from ceph_rsnapshot_agent.ceph.cluster import Cluster, bindings, connect
@@ -26,8 +26,9 @@ from ceph_rsnapshot_common.console.entry import exit_with
 from ceph_rsnapshot_common.console.flags import add_config, make_parser, options_given
 from ceph_rsnapshot_common.errors import ImageMissing, SnapshotMissing, UsageError, from_record
 from ceph_rsnapshot_common.names import Pool, did_you_mean, parse_image
+from ceph_rsnapshot_common.printable import printable
 from ceph_rsnapshot_common.progress import Progress, unwatched
-from ceph_rsnapshot_common.protocol.records import ExportRequest, Image, Listing, ListRequest, QcowOptions
+from ceph_rsnapshot_common.protocol.records import ExportRequest, Image, Listing, QcowOptions
 from ceph_rsnapshot_common.sizes import format_size
 
 
@@ -77,7 +78,8 @@ def _gathernames(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     with connect(settings) as cluster:
         name = snapshot_name(settings)
-        listings = [_list(cluster, settings, pool, name, settings.image_re) for pool in settings.pool]
+        chooses = re.compile(settings.image_re).match
+        listings = [_list(cluster, settings, pool, name, chooses) for pool in settings.pool]
     if arguments.json:
         print(json.dumps([listing.model_dump(mode="json") for listing in listings], indent=2))
     else:
@@ -89,12 +91,13 @@ def _gathernames(arguments: argparse.Namespace) -> int:
 def _print_names(listing: Listing, full: bool) -> None:
     for image in listing.images:
         if image.error:
-            print(f"gathernames: error: {image.error.message}", file=sys.stderr)
+            print(f"gathernames: error: {printable(image.error.message)}", file=sys.stderr)
         elif image.snapshot:
-            print(f"{listing.pool}/{image.name}" if full else image.name)
+            print(printable(f"{listing.pool}/{image.name}" if full else image.name))
         else:
             newest = image.newest.name if image.newest else "none"
-            print(f"{listing.pool}/{image.name}: no {listing.snapshot_name} (newest: {newest})", file=sys.stderr)
+            said = f"{listing.pool}/{image.name}: no {listing.snapshot_name} (newest: {newest})"
+            print(printable(said), file=sys.stderr)
 
 
 def export_qcow() -> NoReturn:
@@ -142,7 +145,7 @@ def _remove_qcow(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     pool, image, _ = _named(arguments.image, settings)
     if not remove_unclaimed(settings, pool, image):
-        print(f"remove_qcow: there was no temporary qcow2 of {pool}/{image}", file=sys.stderr)
+        print(f"remove_qcow: there was no temporary qcow2 of {pool}/{printable(image)}", file=sys.stderr)
     return 0
 
 
@@ -166,14 +169,13 @@ def _named(text: str, settings: Settings) -> tuple[Pool, str, str]:
     return pool or settings.pool[0], image, snapshot
 
 
-def _list(cluster: Cluster, settings: Settings, pool: Pool, snapshot: str, image_re: str) -> Listing:
-    request = ListRequest(pool=pool, snapshot_name=snapshot, image_re=image_re)
-    return list_images(cluster, settings, request, unwatched, threading.Event())
+def _list(cluster: Cluster, settings: Settings, pool: Pool, snapshot: str, chooses: Callable[[str], object]) -> Listing:
+    return list_images(cluster, settings, pool, snapshot, chooses, unwatched, threading.Event())
 
 
 def _find(cluster: Cluster, settings: Settings, pool: Pool, name: str, snapshot: str) -> ExportRequest:
-    listing = _list(cluster, settings, pool, snapshot, re.escape(name) + r"\Z")
-    image = next((image for image in listing.images if image.name == name), None)
+    listing = _list(cluster, settings, pool, snapshot, name.__eq__)
+    image = next(iter(listing.images), None)
     if image is None:
         raise ImageMissing(pool=pool, image=name, hint=did_you_mean(name, listing.names))
     return _request(pool, image, snapshot)

@@ -16,25 +16,26 @@ from ceph_rsnapshot_agent.ceph.readers import Readers
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import CephRsnapshotError, ErrorRecord, ToolMissing
 from ceph_rsnapshot_common.files import space
-from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import commands
-from ceph_rsnapshot_common.progress import unwatched
-from ceph_rsnapshot_common.protocol.records import CheckItem, CheckRequest, Checks, Listing, ListRequest, bad, good
+from ceph_rsnapshot_common.progress import Progress
+from ceph_rsnapshot_common.protocol.records import CheckItem, CheckRequest, Checks, Listing, PoolToCheck, bad, good
 from ceph_rsnapshot_common.sizes import format_size
 
 _LEAST = "mon 'allow r' osd 'profile rbd-read-only pool=...'"
 _TOOLS = ("nbdkit", "qemu-img", "rsync", "setpriv")
 
 
-def check(settings: Settings, request: CheckRequest, readers: Readers, cancelled: threading.Event) -> Checks:
+def check(
+    settings: Settings, request: CheckRequest, readers: Readers, progress: Progress, cancelled: threading.Event
+) -> Checks:
     """All items of this node; one that fails does not keep the others from being looked at."""
     items = [*_tools(), *_folders(settings, request)]
     try:
         with connect(settings, readers) as cluster:
             items.append(good("ceph", f"Ceph {cluster.version} answers client.{cluster.user}"))
             for pool in request.pools:
-                items += _pool(cluster, settings, request, pool, cancelled)
+                items += _pool(cluster, settings, request, pool, progress, cancelled)
         items += _restore(settings, request)
     except CephRsnapshotError as error:
         items.append(bad("ceph", str(error), "see that ceph.conf, keyring and CEPH_USER are right: ceph -s --id USER"))
@@ -82,12 +83,17 @@ def _free_space(name: str, settings: Settings, path: Path) -> CheckItem:
 
 
 def _pool(
-    cluster: Cluster, settings: Settings, request: CheckRequest, pool: Pool, cancelled: threading.Event
+    cluster: Cluster,
+    settings: Settings,
+    request: CheckRequest,
+    wanted: PoolToCheck,
+    progress: Progress,
+    cancelled: threading.Event,
 ) -> Iterator[CheckItem]:
-    name = f"pool {pool}"
-    wanted = ListRequest(pool=pool, snapshot_name=request.snapshot_name, image_re=request.image_re)
+    pool, name = wanted.pool, f"pool {wanted.pool}"
+    chooses = frozenset(wanted.images).__contains__
     try:
-        listing = list_images(cluster, settings, wanted, unwatched, cancelled)
+        listing = list_images(cluster, settings, pool, request.snapshot_name, chooses, progress, cancelled)
     except CephRsnapshotError as error:
         yield bad(
             name,
@@ -153,7 +159,7 @@ def _restore(settings: Settings, request: CheckRequest) -> Iterator[CheckItem]:
         return
     try:
         with connect(settings.model_copy(update={"ceph_user": settings.restore_user})) as cluster:
-            for pool in request.pools:
+            for pool in (each.pool for each in request.pools):
                 with cluster.pool(pool) as ioctx:
                     if _may_write(ioctx):
                         yield good(f"restore to {pool}", f"client.{cluster.user} may write")

@@ -39,6 +39,8 @@ with the exit code of a command that ends with the error, and the error's data (
       CommandRefused          2  reason
       RsnapshotFailed         1  action, root, exit_code, reason
       BadAnswer               1  call, reason
+      AgentLied               1  call, asked, came
+      NoProgress              1  what, seconds
       TransferFailed          1  path, reason
       DateNotForward          1  image, pool, snapshot, reason
       OrphansSuspicious       1  pool, new, known, names
@@ -57,6 +59,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ceph_rsnapshot_common.model import Record
+
+_MAX_TEXT = 4096
+_MAX_DATA = 16
 
 
 class ErrorRecord(Record):
@@ -327,6 +332,18 @@ class BadAnswer(CephRsnapshotError, code="bad-answer"):
     template = "the agent's answer to {call} is not what it should be: {reason}"
 
 
+class AgentLied(CephRsnapshotError, code="agent-lied"):
+    """The agent's answer contradicts what it was asked: nothing of it is believed, and nothing was rotated for it."""
+
+    template = "the agent's answer to {call} is not believed: it was asked for {asked}, and answered {came}"
+
+
+class NoProgress(CephRsnapshotError, code="no-progress"):
+    """Something was waited for, and nothing moved for IDLE_TIMEOUT."""
+
+    template = "{what}: nothing moved for {seconds} s (IDLE_TIMEOUT)"
+
+
 class TransferFailed(CephRsnapshotError, code="transfer-failed"):
     """What arrived on the backup node is not what was exported; nothing was rotated."""
 
@@ -409,6 +426,12 @@ def from_record(record: ErrorRecord) -> CephRsnapshotError:
     error.data = dict(record.data)
     Exception.__init__(error, record.message)
     return error
+
+
+def bounded(record: ErrorRecord) -> ErrorRecord:
+    """``record`` with texts of a bounded length, as it is believed of another node."""
+    data = {key[:_MAX_TEXT]: value[:_MAX_TEXT] for key, value in list(record.data.items())[:_MAX_DATA]}
+    return ErrorRecord(code=record.code[:_MAX_TEXT], message=record.message[:_MAX_TEXT], data=data)
 
 
 def one_line(text: str) -> str:

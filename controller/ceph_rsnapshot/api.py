@@ -183,7 +183,7 @@ def restore(
     if (to is None) == (to_file is None):
         raise UsageError(path="restore", problems="give either an image (to) or a file (to_file) to restore to")
     if to_file is not None:
-        return restore_file(one(settings, which), Path(to_file), file_format, accept_damage, progress)
+        return restore_file(settings, one(settings, which), Path(to_file), file_format, accept_damage, progress)
     pool, image = _target(str(to))
     return restore_image(settings, one(settings, which), pool, image, data_pool, accept_damage, progress)
 
@@ -269,7 +269,7 @@ def files(
     from ceph_rsnapshot.restorer.guest_files import opened
 
     settings = settings or load_settings()
-    return opened(one(settings, which), file_system, settings.min_freespace)
+    return opened(one(settings, which), file_system, settings)
 
 
 def check(settings: Settings | None = None, *, config: str | Path | None = None) -> CheckReport:

@@ -9,13 +9,17 @@ from typing import Any
 from ceph_rsnapshot_agent.ceph.cluster import Cluster, bindings
 from ceph_rsnapshot_common.content.digest import digest
 from ceph_rsnapshot_common.errors import Cancelled, ImageUnreadable
+from ceph_rsnapshot_common.progress import Progress
 from ceph_rsnapshot_common.protocol.records import ByteRange, DigestRequest, Digests
 
 _PIECE = 1024**2
 
 
-def read_digests(cluster: Cluster, request: DigestRequest, cancelled: threading.Event) -> Digests:
+def read_digests(cluster: Cluster, request: DigestRequest, progress: Progress, cancelled: threading.Event) -> Digests:
     """One digest for each group of ranges.
+
+    Args:
+        progress: gets the number of groups read, and of all.
 
     Raises:
         SnapshotGone, ImageGone, PoolNotFound: it does not exist.
@@ -29,8 +33,12 @@ def read_digests(cluster: Cluster, request: DigestRequest, cancelled: threading.
             return digest(_pieces(image, group, cancelled))
 
         try:
+            found: list[str] = []
             with cluster.readers.results(one, request.groups) as digests:
-                return Digests(digests=tuple(digests))
+                for each in digests:
+                    found.append(each)
+                    progress("reading", len(found), len(request.groups))
+            return Digests(digests=tuple(found))
         except (bindings("rbd").Error, EOFError) as error:
             raise ImageUnreadable(**about, reason=error) from None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from datetime import datetime, timezone
 from functools import partial
@@ -17,7 +16,15 @@ from ceph_rsnapshot_common.errors import Cancelled, ImageUnreadable
 from ceph_rsnapshot_common.names import Pool, is_unfinished
 from ceph_rsnapshot_common.progress import Progress
 from ceph_rsnapshot_common.protocol.manifest import Base
-from ceph_rsnapshot_common.protocol.records import Image, Listing, ListRequest, Snapshot
+from ceph_rsnapshot_common.protocol.records import (
+    Described,
+    DescribeRequest,
+    Image,
+    Listing,
+    ListRequest,
+    Names,
+    Snapshot,
+)
 
 # RBD_SNAP_NAMESPACE_TYPE_USER; groups, trash and mirroring have their own
 # (https://github.com/ceph/ceph/blob/main/src/include/rbd/librbd.h)
@@ -28,48 +35,74 @@ _Noted = Callable[[str, str], Optional[Base]]
 _logger = logging.getLogger(__name__)
 
 
-def list_images(
-    cluster: Cluster,
-    settings: Settings,
-    request: ListRequest,
-    progress: Progress,
-    cancelled: threading.Event,
-) -> Listing:
-    """All names of the pool, and in detail the images whose name matches ``request.image_re``.
-
-    Args:
-        progress: gets the number of images looked at, and of those that match.
+def list_names(cluster: Cluster, request: ListRequest) -> Names:
+    """The names of all images of the pool, but for restores that are not finished.
 
     Raises:
         PoolNotFound, PoolUnreadable, ClusterUnreachable: the pool's list could not be had; never mistaken for an empty
             pool.
+    """
+    with cluster.pool(request.pool) as ioctx:
+        names = _names(cluster, ioctx, request.pool)
+    return Names(fsid=cluster.fsid, pool=request.pool, names=tuple(sorted(names)))
+
+
+def describe(
+    cluster: Cluster,
+    settings: Settings,
+    request: DescribeRequest,
+    progress: Progress,
+    cancelled: threading.Event,
+) -> Described:
+    """The images of ``request`` in detail.
+
+    Args:
+        progress: gets the number of images looked at, and of those that were asked for.
+
+    Raises:
+        PoolNotFound, PoolUnreadable, ClusterUnreachable: as `list_names`.
         Cancelled: ``cancelled`` was set.
     """
     progress("listing")
-    matches = re.compile(request.image_re).match
     with cluster.pool(request.pool) as ioctx:
         names = _names(cluster, ioctx, request.pool)
-        chosen = [entry for entry in names.items() if matches(entry[0])]
+        chosen = [(name, names[name]) for name in request.images if name in names]
         noted = partial(base_notes.read, settings, cluster.fsid, request.pool)
         found: list[tuple[Image, bool]] = []
-        with cluster.readers.results(partial(_look_at, ioctx, request, noted, cancelled), chosen) as images:
-            for image in images:
-                found.append(image)
+        with cluster.readers.results(partial(_look_at, ioctx, request, noted, cancelled), chosen) as looked_at:
+            for each in looked_at:
+                found.append(each)
                 progress("listing", len(found), len(chosen))
         # an image that is still listed but can't be opened is an error; one that was deleted meanwhile is not
         now = _names(cluster, ioctx, request.pool) if any(missing for _, missing in found) else names
-    vanished = {image.name for image, missing in found if missing and now.get(image.name) != image.id}
+    deleted = {image.name for image, missing in found if missing and now.get(image.name) != image.id}
+    vanished = deleted | (set(request.images) - set(names))
     for name in vanished:
         _logger.info("%s was deleted while the pool was listed: skipped", name)
-    left = [image for image, _ in found if image.name not in vanished]
-    return Listing(
+    images = [image for image, _ in found if image.name not in vanished]
+    return Described(
         fsid=cluster.fsid,
         pool=request.pool,
         snapshot_name=request.snapshot_name,
-        names=tuple(sorted(names)),
-        images=tuple(sorted(left, key=lambda image: image.name)),
+        images=tuple(sorted(images, key=lambda image: image.name)),
         vanished=tuple(sorted(vanished)),
     )
+
+
+def list_images(
+    cluster: Cluster,
+    settings: Settings,
+    pool: Pool,
+    snapshot_name: str,
+    chooses: Callable[[str], object],
+    progress: Progress,
+    cancelled: threading.Event,
+) -> Listing:
+    """All names of the pool, and the images that ``chooses`` says yes to in detail; raises as `describe`."""
+    names = list_names(cluster, ListRequest(pool=pool)).names
+    images = tuple(filter(chooses, names))
+    wanted = DescribeRequest(pool=pool, snapshot_name=snapshot_name, images=images)
+    return Listing(**dict(describe(cluster, settings, wanted, progress, cancelled)), names=names)
 
 
 def _names(cluster: Cluster, ioctx: Any, pool: Pool) -> dict[str, str]:
@@ -81,7 +114,7 @@ def _names(cluster: Cluster, ioctx: Any, pool: Pool) -> dict[str, str]:
 
 
 def _look_at(
-    ioctx: Any, request: ListRequest, noted: _Noted, cancelled: threading.Event, named: tuple[str, str]
+    ioctx: Any, request: DescribeRequest, noted: _Noted, cancelled: threading.Event, named: tuple[str, str]
 ) -> tuple[Image, bool]:
     """The image, and whether Ceph said that it does not exist."""
     if cancelled.is_set():

@@ -25,6 +25,7 @@ from ceph_rsnapshot_common.progress import Progress
 from ceph_rsnapshot_common.protocol import calls
 from ceph_rsnapshot_common.protocol.calls import Call, Job
 from ceph_rsnapshot_common.protocol.records import JobStatus, Nothing
+from ceph_rsnapshot_common.protocol.wire import ServedConnection
 
 _SHOWN = 1000
 _Takes = TypeVar("_Takes")
@@ -73,9 +74,13 @@ class Sessions:
 class AgentService(rpyc.Service):  # type: ignore[misc]
     """One instance a connection; `_rpyc_getattr` is the whole of what the other side can reach."""
 
+    _protocol = ServedConnection
+
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._session = sessions.start()
+        self._session = session = sessions.start()
+        # made once: a client that asks for them again and again gets the same ones
+        self._calls = {name: partial(_answered, answer, session) for name, answer in _ANSWERS.items()}
 
     @property
     def greeted(self) -> bool:
@@ -87,13 +92,12 @@ class AgentService(rpyc.Service):  # type: ignore[misc]
         self._sessions.end(self._session)
 
     def _rpyc_getattr(self, name: str) -> Callable[..., str]:
-        if name not in _ANSWERS:
-            raise AttributeError(f"no call {name!r}")
-        session, answer = self._session, _ANSWERS[name]
-        return lambda *arguments: _answered(answer, session, arguments)
+        if name not in self._calls:
+            raise AttributeError
+        return self._calls[name]
 
 
-def _answered(answer: Answer, session: Session, arguments: tuple[object, ...]) -> str:
+def _answered(answer: Answer, session: Session, *arguments: object) -> str:
     try:
         session.check_admitted()
         result = answer(session, arguments)
@@ -139,6 +143,7 @@ _ANSWERS: dict[str, Answer] = dict(
         _call(calls.RESULT, _result),
         _call(calls.CANCEL, lambda session, job: session.jobs.get(job).cancel()),
         _job(calls.LIST, Session.list_pool),
+        _job(calls.DESCRIBE, Session.describe),
         _job(calls.EXPORT, Session.export_qcow),
         _job(calls.OPEN, Session.open_export),
         _job(calls.CLOSE, Session.close_export),

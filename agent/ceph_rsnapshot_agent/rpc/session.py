@@ -10,7 +10,7 @@ from ceph_rsnapshot_agent import preflight
 from ceph_rsnapshot_agent.ceph import base_notes, snapshot
 from ceph_rsnapshot_agent.ceph.cluster import Cluster, connect
 from ceph_rsnapshot_agent.ceph.digests import read_digests
-from ceph_rsnapshot_agent.ceph.listing import list_images
+from ceph_rsnapshot_agent.ceph.listing import describe, list_names
 from ceph_rsnapshot_agent.ceph.readers import Readers
 from ceph_rsnapshot_agent.nbd import nbdkit
 from ceph_rsnapshot_agent.nbd.loan import Loan
@@ -31,6 +31,8 @@ from ceph_rsnapshot_common.protocol.records import (
     CheckRequest,
     Checks,
     Closed,
+    Described,
+    DescribeRequest,
     DigestRequest,
     Digests,
     Exported,
@@ -39,8 +41,8 @@ from ceph_rsnapshot_common.protocol.records import (
     Extents,
     Hello,
     LandedRequest,
-    Listing,
     ListRequest,
+    Names,
     Opened,
     SnapshotRequest,
 )
@@ -116,9 +118,13 @@ class Session:
                 self._cluster = None
                 self._connection.close()
 
-    def list_pool(self, request: ListRequest, progress: Progress, cancelled: threading.Event) -> Listing:
-        """List a pool."""
-        return list_images(self._connected(), self._settings, request, progress, cancelled)
+    def list_pool(self, request: ListRequest, _progress: Progress, _cancelled: threading.Event) -> Names:
+        """The names of a pool's images."""
+        return list_names(self._connected(), request)
+
+    def describe(self, request: DescribeRequest, progress: Progress, cancelled: threading.Event) -> Described:
+        """Images of a pool in detail."""
+        return describe(self._connected(), self._settings, request, progress, cancelled)
 
     def export_qcow(self, request: ExportRequest, progress: Progress, cancelled: threading.Event) -> Exported:
         """Make a qcow2 on this node, for rsync to fetch; it is there until `remove_qcow`."""
@@ -167,13 +173,13 @@ class Session:
         allocated = clipped(snapshot.read_extents(cluster, request, progress, cancelled), size)
         return Extents(fsid=cluster.fsid, allocated=tuple(allocated))
 
-    def digests(self, request: DigestRequest, _progress: Progress, cancelled: threading.Event) -> Digests:
+    def digests(self, request: DigestRequest, progress: Progress, cancelled: threading.Event) -> Digests:
         """Digests of ranges of a snapshot."""
-        return read_digests(self._connected(), request, cancelled)
+        return read_digests(self._connected(), request, progress, cancelled)
 
-    def check(self, request: CheckRequest, _progress: Progress, cancelled: threading.Event) -> Checks:
+    def check(self, request: CheckRequest, progress: Progress, cancelled: threading.Event) -> Checks:
         """Whether this node is fit for a backup."""
-        return preflight.check(self._settings, request, self._readers, cancelled)
+        return preflight.check(self._settings, request, self._readers, progress, cancelled)
 
     def _connected(self) -> Cluster:
         with self._connecting:

@@ -56,7 +56,7 @@ def export(
         _copy(settings, full, files, allocated.bytes, progress, cancelled)
         snapshot.check_still_there(cluster, full)
         progress("checking", allocated.bytes, allocated.bytes)
-        qemu_img.finish(files.partial, files.qcow, Node.CEPH)
+        qemu_img.finish(files.partial, files.qcow, Node.CEPH, settings.idle_timeout)
         on_disk = disk_bytes(files.qcow.stat())
         transfer = Transfer("staged", "full", allocated_bytes=allocated.bytes, transferred_bytes=on_disk)
         manifest = describe(full, facts, files.qcow, transfer, started, qemu_img.qemu_version(Node.CEPH))
@@ -83,7 +83,7 @@ def _copy(
     # BANDWIDTH_LIMIT is rsync's, which carries the qcow2 to the other node
     with nbdkit.serve(settings, request.model_copy(update={"bandwidth_limit": 0})) as served:
         try:
-            need = qemu_img.measure(served.uri, options, Node.CEPH, cancelled)
+            need = qemu_img.measure(served.uri, options, Node.CEPH, cancelled, settings.idle_timeout)
             space.check(files.folder, need, settings.min_freespace)
             with space.watched(files.folder, settings.min_freespace, cancelled) as watch:
                 try:
@@ -95,6 +95,7 @@ def _copy(
                         progress=progress,
                         stage="exporting",
                         total=allocated,
+                        idle=settings.idle_timeout,
                         cancelled=watch.stop,
                     )
                 except Cancelled:

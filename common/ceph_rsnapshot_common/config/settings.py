@@ -229,6 +229,11 @@ class Settings(BaseModel):
     rados_timeout: Annotated[int, AfterValidator(values.seconds)] = _option(
         120, "Seconds after which a Ceph operation that doesn't answer fails.", node=CEPH
     )
+    idle_timeout: Annotated[int, AfterValidator(values.seconds)] = _option(
+        600,
+        "Seconds after which a wait ends in which nothing moves: for the agent, an NBD export, ssh, rsync or a tool. "
+        "What is slow and goes on is never ended.",
+    )
     export_lease: Annotated[int, AfterValidator(values.seconds)] = _option(
         300,
         "Seconds for which an NBD export (direct mode, restore) is lent: it is closed if the controller does not renew "

@@ -8,6 +8,7 @@ import sys
 from typing import Callable, NoReturn
 
 from ceph_rsnapshot_common.errors import CephRsnapshotError
+from ceph_rsnapshot_common.printable import printable
 from ceph_rsnapshot_common.process.interrupts import SIGNALS
 
 
@@ -31,12 +32,13 @@ def exit_with(main: Callable[[], int], prog: str) -> NoReturn:
 
 
 def _exit_code(main: Callable[[], int], prog: str) -> int:
+    """The one place where it is decided: 0 only if ``main`` came to its end and said so."""
     try:
         code = main()
         sys.stdout.flush()
         return code
     except CephRsnapshotError as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
+        print(f"{prog}: error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except Interrupted as error:
         print(f"{prog}: ended by {error}; what was under way was cleaned up", file=sys.stderr)
@@ -46,7 +48,7 @@ def _exit_code(main: Callable[[], int], prog: str) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
+        print(f"{prog}: error: {printable(str(error))}", file=sys.stderr)
         return 1
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ceph_rsnapshot_common.errors import PathNotUsable
 from ceph_rsnapshot_common.files.folders import make_private
+from ceph_rsnapshot_common.printable import printable_lines
 from ceph_rsnapshot_common.process import commands
 
 _FORMAT = "%(asctime)s %(levelname)s %(message)s"
@@ -21,7 +22,7 @@ def set_up(verbose: bool, sh_logging: bool, file: Path | None = None, quiet: boo
         PathNotUsable: the log file can't be written.
     """
     terminal = logging.StreamHandler(sys.stderr)
-    terminal.setFormatter(logging.Formatter("%(message)s" if quiet else _FORMAT))
+    terminal.setFormatter(_Printable("%(message)s" if quiet else _FORMAT))
     terminal.setLevel(logging.ERROR if quiet and not verbose else logging.NOTSET)
     handlers: list[logging.Handler] = [terminal]
     if file:
@@ -33,6 +34,13 @@ def set_up(verbose: bool, sh_logging: bool, file: Path | None = None, quiet: boo
     logging.getLogger(commands.__name__).setLevel(logging.INFO if sh_logging else logging.WARNING)
 
 
+class _Printable(logging.Formatter):
+    """Names and messages of others act neither on the terminal nor on who reads the log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
+
+
 def _file_handler(file: Path) -> logging.Handler:
     make_private(file.parent, "LOG_BASE_PATH")
     try:
@@ -40,5 +48,5 @@ def _file_handler(file: Path) -> logging.Handler:
         handler = logging.handlers.WatchedFileHandler(file, encoding="utf-8")
     except OSError as error:
         raise PathNotUsable(key="LOG_BASE_PATH", path=file, reason=error.strerror) from None
-    handler.setFormatter(logging.Formatter(_FORMAT))
+    handler.setFormatter(_Printable(_FORMAT))
     return handler

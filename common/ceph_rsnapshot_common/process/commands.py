@@ -4,6 +4,7 @@ Who ends a command, and what comes of it:
 
     itself                        its exit code is judged: CommandFailed if it is not accepted
     ``timeout``                   it is stopped: CommandFailed
+    ``idle``                      it is stopped because it does nothing: CommandFailed
     ``cancelled``                 it is stopped: Cancelled
     an error in `beside`'s block  it is stopped (with ``finish`` it may come to its end), and the error goes on
     or in ``waiting``
@@ -33,8 +34,9 @@ from typing import Callable
 
 from ceph_rsnapshot_common.errors import Cancelled, CommandFailed, ToolMissing, one_line
 from ceph_rsnapshot_common.node import Node
-from ceph_rsnapshot_common.process import interrupts
+from ceph_rsnapshot_common.process import activity, interrupts
 from ceph_rsnapshot_common.process.drain import Drain
+from ceph_rsnapshot_common.process.patience import Patience
 from ceph_rsnapshot_common.process.stopping import ends_within, stop
 
 PACKAGES = {
@@ -116,6 +118,7 @@ def run(
     argv: Sequence[str],
     *,
     timeout: float | None = None,
+    idle: float | None = None,
     accepted: Sequence[int] = (0,),
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
@@ -128,19 +131,20 @@ def run(
 
     Args:
         timeout: seconds after which it is stopped.
+        idle: it is stopped after so many seconds in which neither it nor a child of it does anything.
         accepted: exit codes that are no failure.
         cancelled: when set from another thread, the command is stopped.
         on_stdout: gets standard output as it comes, in another thread.
         waiting: called about ten times a second until it ends.
         finish: let the command come to its end even when this thread is interrupted (then the interrupt goes on);
-            not together with ``timeout`` or ``cancelled``.
+            not together with ``timeout``, ``idle`` or ``cancelled``.
 
     Raises:
         CommandFailed: it could not be started, took too long, or exited with a code that is not accepted.
         Cancelled: it was stopped because ``cancelled`` was set.
     """
     with _ended(argv, env, pass_fds, accepted, finish, on_stdout) as command:
-        command.outcome = _wait(command.process, timeout, cancelled, waiting)
+        command.outcome = _wait(command.process, timeout, idle, cancelled, waiting)
     return command.result
 
 
@@ -148,20 +152,21 @@ def run(
 def beside(
     argv: Sequence[str],
     *,
+    idle: float | None = None,
     accepted: Sequence[int] = (0,),
     pass_fds: Sequence[int] = (),
     cancelled: threading.Event | None = None,
 ) -> Iterator[Command]:
     """Run ``argv`` while the block goes on, and wait for its end after that; the result is there then.
 
-    If the block fails, the command is stopped. ``cancelled`` counts when the block has ended.
+    If the block fails, the command is stopped. ``idle`` and ``cancelled`` are as for `run`, and count after the block.
 
     Raises:
         CommandFailed, Cancelled: as `run`.
     """
     with _ended(argv, None, pass_fds, accepted) as command:
         yield command
-        command.outcome = _wait(command.process, None, cancelled, None)
+        command.outcome = _wait(command.process, None, idle, cancelled, None)
 
 
 @contextmanager
@@ -209,20 +214,43 @@ def _start(argv: Sequence[str], env: Mapping[str, str] | None, pass_fds: Sequenc
 def _wait(
     process: subprocess.Popen[bytes],
     timeout: float | None,
+    idle: float | None,
     cancelled: threading.Event | None,
     waiting: Callable[[], None] | None,
 ) -> str:
     """Until it ends, or should be stopped: then why."""
     deadline = None if timeout is None else time.monotonic() + timeout
-    while (deadline or cancelled or waiting) and not ends_within(process, 0.1):
+    still = None if idle is None else _Stillness(process.pid, idle)
+    while (deadline or still or cancelled or waiting) and not ends_within(process, 0.1):
         if waiting is not None:
             waiting()
         if cancelled is not None and cancelled.is_set():
             return _CANCELLED
         if deadline is not None and time.monotonic() > deadline:
             return f"did not end within {timeout:g} s"
+        if still is not None and still.lasts():
+            return f"did nothing for {idle:g} s (IDLE_TIMEOUT)"
     process.wait()
     return ""
+
+
+class _Stillness:
+    """Looks now and then whether the processes of a session do anything."""
+
+    def __init__(self, session: int, idle: float) -> None:
+        self._session, self._patience = session, Patience("a command", idle)
+        self._often = idle / 10
+        self._looked, self._activity = time.monotonic(), -1
+
+    def lasts(self) -> bool:
+        """Whether they have done nothing for so long."""
+        if time.monotonic() - self._looked < self._often:
+            return False
+        self._looked, before = time.monotonic(), self._activity
+        self._activity = activity.of_session(self._session)
+        if self._activity != before:
+            self._patience.moved()
+        return self._patience.ended
 
 
 def _described(code: int) -> str:

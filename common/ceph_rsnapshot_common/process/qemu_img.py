@@ -37,6 +37,7 @@ def convert(
     stage: str,
     total: int,
     pass_fds: Sequence[int] = (),
+    idle: float | None = None,
     waiting: Callable[[], None] | None = None,
     cancelled: threading.Event | None = None,
 ) -> None:
@@ -48,7 +49,7 @@ def convert(
             to be compressed.
         progress: is told how many of the ``total`` bytes of this ``stage`` are done.
         pass_fds: those of that `image_file.ImageFile`.
-        waiting, cancelled: see `commands.run`.
+        idle, waiting, cancelled: see `commands.run`.
 
     Raises:
         CommandFailed: reading or writing failed.
@@ -64,17 +65,19 @@ def convert(
     order = [] if "-c" in options else ["-W"]
     argv = [commands.find_tool("qemu-img", node), "convert", "-p", *order, "-m", _COROUTINES, *options, source, target]
     argv = commands.dying_with_parent(argv, node)
-    commands.run(argv, on_stdout=tell, pass_fds=pass_fds, waiting=waiting, cancelled=cancelled)
+    commands.run(argv, on_stdout=tell, pass_fds=pass_fds, idle=idle, waiting=waiting, cancelled=cancelled)
 
 
-def measure(source: str, options: Sequence[str], node: Node, cancelled: threading.Event) -> int:
+def measure(
+    source: str, options: Sequence[str], node: Node, cancelled: threading.Event, idle: float | None = None
+) -> int:
     """Bytes that `convert` with these ``options`` will need at most. Raises: CommandFailed, Cancelled."""
     argv = [commands.find_tool("qemu-img", node), "measure", "--output=json", *options, source]
-    answer = commands.run(commands.dying_with_parent(argv, node), cancelled=cancelled)
+    answer = commands.run(commands.dying_with_parent(argv, node), cancelled=cancelled, idle=idle)
     return int(json.loads(answer.stdout)["required"])
 
 
-def check(path: Path, node: Node, size: int | None = None) -> None:
+def check(path: Path, node: Node, size: int | None = None, idle: float | None = None) -> None:
     """See that the metadata are sound (`qemu-img check` says nothing of contents).
 
     Args:
@@ -85,16 +88,17 @@ def check(path: Path, node: Node, size: int | None = None) -> None:
         Qcow2Refused: it does not stand for itself.
     """
     with image_file.opened(path, size=size) as file:
-        commands.run([commands.find_tool("qemu-img", node), "check", "-q", file.name], pass_fds=file.pass_fds)
+        argv = [commands.find_tool("qemu-img", node), "check", "-q", file.name]
+        commands.run(argv, pass_fds=file.pass_fds, idle=idle)
 
 
-def finish(partial: Path, path: Path, node: Node) -> None:
+def finish(partial: Path, path: Path, node: Node, idle: float | None = None) -> None:
     """Only a checked file gets the final name. Making it last is the caller's, if it is to last.
 
     Raises:
         CommandFailed: `qemu-img check` found errors.
     """
-    check(partial, node)
+    check(partial, node, idle=idle)
     # rsync takes files of equal size and time for equal (https://download.samba.org/pub/rsync/rsync.1, "quick check"):
     # no two exports may share a time
     now = time.time_ns()

@@ -28,6 +28,7 @@ _POLL_SECONDS = 0.005
 # https://man7.org/linux/man-pages/man3/mallopt.3.html
 _KEEP_BUFFERS = {"MALLOC_MMAP_THRESHOLD_": str(32 * 1024**2), "MALLOC_TRIM_THRESHOLD_": str(128 * 1024**2)}
 _SHOWN_LOG = 1000
+_READ_LOG = 1024**2  # of what may be much: ssh passes on what the other side says
 # nbdkit puts one space before the last line, which names the error
 _TRACEBACK = re.compile(r"(?:nbdkit: .* error: )?Traceback \(most recent call last\):\n(?:[ \t]{2,}.*\n)+")
 # __SO_ACCEPTCON, in the column Flags of /proc/net/unix: https://git.kernel.org/pub/scm/linux/kernel/git/torvalds/linux.git/tree/include/uapi/linux/net.h
@@ -127,7 +128,9 @@ def listens(address: Path) -> bool:
 def tail(log: Path) -> str:
     """The end of a server's output, as one line; of Python's tracebacks only what they end with."""
     try:
-        text = log.read_text(encoding="utf-8", errors="replace")
+        with log.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _READ_LOG))
+            text = file.read().decode("utf-8", "replace")
     except OSError:
         return ""
     # many threads fail for one reason

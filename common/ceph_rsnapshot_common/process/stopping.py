@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 
-_STOP_SECONDS = 10.0
+_STOP_SECONDS = 4.0  # all of them must have ended within ten seconds of a SIGTERM
 _ASK_AGAIN_SECONDS = 0.3
 
 

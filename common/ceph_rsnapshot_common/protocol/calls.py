@@ -16,6 +16,8 @@ from ceph_rsnapshot_common.protocol.records import (
     CheckRequest,
     Checks,
     Closed,
+    Described,
+    DescribeRequest,
     DigestRequest,
     Digests,
     Exported,
@@ -26,8 +28,8 @@ from ceph_rsnapshot_common.protocol.records import (
     ImageName,
     JobStatus,
     LandedRequest,
-    Listing,
     ListRequest,
+    Names,
     Nothing,
     Opened,
     RestoreOpened,
@@ -68,7 +70,8 @@ POLL = Call("poll", str, JobStatus)
 RESULT = Call("result", str, Record)
 CANCEL = Call("cancel", str, Nothing)
 
-LIST = Job("start_list", ListRequest, Listing)
+LIST = Job("start_list", ListRequest, Names)
+DESCRIBE = Job("start_describe", DescribeRequest, Described)
 EXPORT = Job("start_export", ExportRequest, Exported)
 OPEN = Job("start_open", ExportRequest, Opened)
 CLOSE = Job("start_close", ExportName, Closed)

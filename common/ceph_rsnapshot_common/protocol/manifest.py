@@ -73,6 +73,8 @@ class ContentResult(Record):
     verified: Literal["none", "changed", "full"]
     backups_since_full_check: int
     digests: Optional[ContentDigests]
+    comparisons: int
+    compared_bytes: int
 
 
 class Manifest(Record):
@@ -91,6 +93,8 @@ class Manifest(Record):
         transferred_bytes: bytes of content that crossed between the nodes.
         verified: what was compared with the snapshot: ``changed`` ranges and a sample, all of it, or nothing.
         backups_since_full_check: counts up to VERIFY_FULL_EVERY.
+        comparisons: how many digests of both nodes were compared for ``verified``; None: not counted (older backups).
+        compared_bytes: how much of the image they cover.
         night: the time that SNAP_DATE meant on the backup node: its days only go forward by it.
         landed: when the backup node has landed it, by its own clock.
         digests: of the content; None in version 1, and until the content has been examined (in ``.sync``).
@@ -118,6 +122,8 @@ class Manifest(Record):
     transferred_bytes: Optional[int] = None
     verified: Literal["none", "changed", "full"] = "none"
     backups_since_full_check: int = 0
+    comparisons: Optional[int] = None
+    compared_bytes: Optional[int] = None
     digests: Optional[ContentDigests] = None
     started: datetime
     ended: datetime

@@ -5,32 +5,48 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal, Optional
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from ceph_rsnapshot_common.errors import ErrorRecord
+from ceph_rsnapshot_common.errors import ErrorRecord, bounded
 from ceph_rsnapshot_common.model import Record
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.protocol.manifest import Base, Layout, Manifest
 
-PROTOCOL = 4
+PROTOCOL = 5
 """Raised with every change of the calls or records; both ends must have the same."""
+
+MAX_SIZE = 2**63 - 512
+"""Bytes of the largest image: what qemu and NBD can address, in sectors."""
+
+Text = Annotated[str, Field(max_length=4096)]
+"""Names and texts; RADOS takes names of objects of 2048 bytes at most (osd_max_object_name_len)."""
+
+PathText = Annotated[str, Field(max_length=4096)]
+"""Of a folder or socket on the other node."""
+
+ToldError = Annotated[ErrorRecord, AfterValidator(bounded)]
+"""An error that crosses; one that is too long is cut where it enters."""
+
+Size = Annotated[int, Field(ge=0, le=MAX_SIZE)]
+SnapshotId = Annotated[int, Field(ge=0, lt=2**64)]
+Seconds = Annotated[int, Field(ge=1, le=2**31)]
 
 
 class Hello(Record):
     """The agent's first answer: its version, its protocol, and what is not installed there."""
 
-    version: str
-    protocol: int
-    tools_missing: tuple[ErrorRecord, ...] = ()
+    version: Text
+    protocol: Annotated[int, Field(ge=0, le=2**31)]
+    tools_missing: tuple[ToldError, ...] = ()
 
 
 class Snapshot(Record):
     """A snapshot of the user namespace; ``size`` is the image's size in it, in bytes."""
 
-    name: str
-    id: int
+    name: Text
+    id: SnapshotId
     created: datetime
-    size: int
+    size: Size
 
 
 class Image(Record):
@@ -41,34 +57,53 @@ class Image(Record):
     ``snapshot`` None means "unknown", not "has none".
     """
 
-    name: str
-    id: str
-    size: int = 0
-    features: tuple[str, ...] = ()
+    name: Text
+    id: Text
+    size: Size = 0
+    features: tuple[Text, ...] = ()
     snapshot: Optional[Snapshot] = None
     newest: Optional[Snapshot] = None
     base: Optional[Base] = None
     base_exists: bool = False
-    error: Optional[ErrorRecord] = None
-
-
-class Listing(Record):
-    """What a pool or namespace holds: all names, and the matching images in detail."""
-
-    fsid: str
-    pool: Pool
-    snapshot_name: str
-    names: tuple[str, ...]
-    images: tuple[Image, ...]
-    vanished: tuple[str, ...] = ()
+    error: Optional[ToldError] = None
 
 
 class ListRequest(Record):
-    """Which pool to list, which snapshot to look for, and a regular expression for the images to look at."""
+    """Which pool or namespace to list."""
+
+    pool: Pool
+
+
+class Names(Record):
+    """The names of all images of a pool or namespace."""
+
+    fsid: Text
+    pool: Pool
+    names: tuple[Text, ...]
+
+
+class DescribeRequest(Record):
+    """Images to look at, by name, and the snapshot to look for: which images count is for the asking node to say."""
 
     pool: Pool
     snapshot_name: str
-    image_re: str = ".*"
+    images: tuple[str, ...]
+
+
+class Described(Record):
+    """Each image that was asked for, or its name if it no longer exists."""
+
+    fsid: Text
+    pool: Pool
+    snapshot_name: Text
+    images: tuple[Image, ...]
+    vanished: tuple[Text, ...] = ()
+
+
+class Listing(Described):
+    """What a pool or namespace holds: all names, and the images that were chosen of them in detail."""
+
+    names: tuple[Text, ...]
 
 
 class QcowOptions(Record):
@@ -79,7 +114,12 @@ class QcowOptions(Record):
 
 
 class SnapshotRequest(Record):
-    """One snapshot by identity; the names are for paths and messages."""
+    """One snapshot by identity; the names are for paths and messages.
+
+    Attributes:
+        fsid, size: of the cluster, and of the image in the snapshot (bytes), as far as they are known: then the answer
+            must have them too.
+    """
 
     fsid: str = ""
     pool: Pool
@@ -87,6 +127,7 @@ class SnapshotRequest(Record):
     image_id: str
     snapshot: str
     snapshot_id: int
+    size: Optional[int] = None
 
 
 class ExportRequest(SnapshotRequest):
@@ -107,14 +148,14 @@ class ExportRequest(SnapshotRequest):
 class Facts(Record):
     """What the manifest tells of the snapshot; ``size`` in bytes."""
 
-    fsid: str
-    size: int
+    fsid: Text
+    size: Size
     created: datetime
     layout: Layout
-    ceph: str
+    ceph: Text
 
 
-ByteRange = tuple[int, int]
+ByteRange = tuple[Size, Size]
 """Offset and length in bytes."""
 
 
@@ -126,7 +167,7 @@ class Exported(Record):
     """
 
     facts: Facts
-    folder: Optional[str] = None
+    folder: Optional[PathText] = None
     manifest: Optional[Manifest] = None
     allocated: tuple[ByteRange, ...] = ()
 
@@ -138,9 +179,9 @@ class Opened(Record):
     """
 
     facts: Facts
-    export: str = ""
-    socket: Optional[str] = None
-    lease: int = 300
+    export: Text = ""
+    socket: Optional[PathText] = None
+    lease: Seconds = 300
 
 
 class ExportName(Record):
@@ -152,7 +193,7 @@ class ExportName(Record):
 class Closed(Record):
     """The end of what nbdkit said."""
 
-    log: str = ""
+    log: Text = ""
 
 
 class Nothing(Record):
@@ -162,7 +203,7 @@ class Nothing(Record):
 class Extents(Record):
     """What a snapshot holds; coarser than the truth if that is very fragmented."""
 
-    fsid: str
+    fsid: Text
     allocated: tuple[ByteRange, ...]
 
 
@@ -176,10 +217,14 @@ class DigestRequest(Record):
     groups: Annotated[tuple[_Group, ...], Field(max_length=1024)]
 
 
-class Digests(Record):
-    """XXH3 digests (128 bits, hexadecimal), one for each group of a `DigestRequest`."""
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+"""XXH3 of 128 bits as hexadecimal digits."""
 
-    digests: tuple[str, ...]
+
+class Digests(Record):
+    """One for each group of a `DigestRequest`."""
+
+    digests: tuple[Digest, ...]
 
 
 class LandedRequest(Record):
@@ -202,10 +247,10 @@ class RestoreRequest(Record):
 class RestoreOpened(Record):
     """A new image, to be written through NBD at ``socket`` on the ceph node; ``lease`` as in `Opened`."""
 
-    export: str
-    image_id: str
-    socket: str
-    lease: int = 300
+    export: Text
+    image_id: Text
+    socket: PathText
+    lease: Seconds = 300
 
 
 class BlockRequest(Record):
@@ -217,19 +262,19 @@ class BlockRequest(Record):
 
 
 class BlockDigests(Record):
-    """Numbers and digests (hexadecimal) of the blocks that don't read as zeros."""
+    """Numbers and digests of the blocks that don't read as zeros."""
 
-    blocks: tuple[tuple[int, str], ...]
+    blocks: tuple[tuple[Size, Digest], ...]
 
 
 class JobStatus(Record):
     """How far a job is; ``done`` and ``total`` in bytes (exports) or images (listings)."""
 
     state: Literal["running", "done", "failed"]
-    stage: str = ""
-    done: int = 0
-    total: int = 0
-    error: Optional[ErrorRecord] = None
+    stage: Text = ""
+    done: Size = 0
+    total: Size = 0
+    error: Optional[ToldError] = None
 
 
 class ImageName(Record):
@@ -239,22 +284,28 @@ class ImageName(Record):
     image: str
 
 
+class PoolToCheck(Record):
+    """A pool, and the images of it that are to be backed up."""
+
+    pool: Pool
+    images: tuple[str, ...] = ()
+
+
 class CheckRequest(Record):
     """What to look at; ``staged``: whether QCOW_TEMP_PATH must have room."""
 
-    pools: tuple[Pool, ...]
+    pools: tuple[PoolToCheck, ...]
     snapshot_name: str
-    image_re: str
     staged: bool
 
 
 class CheckItem(Record):
     """Something that was looked at; ``advice`` says what to do if it is not right."""
 
-    name: str
+    name: Text
     ok: bool
-    detail: str
-    advice: str = ""
+    detail: Text
+    advice: Text = ""
 
 
 def good(name: str, detail: str) -> CheckItem:
@@ -271,4 +322,4 @@ class Checks(Record):
     """What the agent found; ``time`` is its clock, in seconds since 1970."""
 
     items: tuple[CheckItem, ...]
-    time: float
+    time: Annotated[float, Field(allow_inf_nan=False)]

@@ -66,7 +66,7 @@ def _copied(task: Task, plan: Plan, facts: Facts, socket: Path, files: ImageFile
     try:
         with relied_on(plan):
             _make_partial(task, plan, files, facts, lease)
-        return _fetch(task, plan, socket, files, lease)
+        return _fetch(task, plan, facts, socket, files, lease)
     except NbdFailed as error:
         raise _explained(error, lease.log_at_end(), task, plan) from None
 
@@ -83,15 +83,18 @@ def _make_partial(task: Task, plan: Plan, files: ImageFiles, facts: Facts, lease
     commands.run([commands.find_tool("qemu-img", Node.BACKUP), "create", *options, str(files.partial), str(facts.size)])
 
 
-def _fetch(task: Task, plan: Plan, socket: Path, files: ImageFiles, lease: Lease) -> Copied:
+def _fetch(task: Task, plan: Plan, facts: Facts, socket: Path, files: ImageFiles, lease: Lease) -> Copied:
     folder = task.context.folder
     with ExitStack() as stack:
         source = stack.enter_context(forwarded(task.client.link, socket, folder / "nbd.sock"))
         with relied_on(plan):
-            target = stack.enter_context(qemu_nbd.serve(files.partial, folder, writable=True))
+            target = stack.enter_context(
+                qemu_nbd.serve(files.partial, folder, task.settings.idle_timeout, writable=True)
+            )
         watch = stack.enter_context(space.watched(files.folder, task.settings.min_freespace, threading.Event()))
         stack.enter_context(folders.written_back(files.folder))
-        return copy(source, target, isinstance(plan, Full), watch.stopping(lease.kept(task.show)))
+        progress, idle = watch.stopping(lease.kept(task.show)), task.settings.idle_timeout
+        return copy(source, target, facts.size, isinstance(plan, Full), progress, idle)
 
 
 def _explained(error: NbdFailed, nbdkit_said: str, task: Task, plan: Plan) -> CephRsnapshotError:
@@ -109,7 +112,7 @@ def _finished(task: Task, plan: Plan, making: ImageFiles, ready: ImageFiles) -> 
         _compress(task, making)
     with relied_on(plan):
         making.partial.chmod(0o600)
-        qemu_img.finish(making.partial, ready.qcow, Node.BACKUP)
+        qemu_img.finish(making.partial, ready.qcow, Node.BACKUP, task.settings.idle_timeout)
     return ready
 
 
@@ -124,8 +127,8 @@ def _compress(task: Task, files: ImageFiles) -> None:
         argv = [commands.find_tool("qemu-img", Node.BACKUP), "convert", *how, source.name, str(files.partial)]
         watch = stack.enter_context(space.watched(files.folder, task.settings.min_freespace, threading.Event()))
         try:
-            argv = commands.dying_with_parent(argv, Node.BACKUP)
-            commands.run(argv, pass_fds=source.pass_fds, cancelled=watch.stop)
+            argv, idle = commands.dying_with_parent(argv, Node.BACKUP), task.settings.idle_timeout
+            commands.run(argv, pass_fds=source.pass_fds, cancelled=watch.stop, idle=idle)
         except Cancelled as cancelled:
             raise (watch.error or cancelled) from None
     plain.unlink()

@@ -124,7 +124,7 @@ def _damage(task: Task, newest: Manifest) -> str | None:
     if status.st_size != newest.qcow2_file_size or newest.qcow2_mtime_ns not in (None, status.st_mtime_ns):
         return "the qcow2 of the newest backup is not as it was made (its size or time differs)"
     try:
-        qemu_img.check(path, Node.BACKUP, newest.size)
+        qemu_img.check(path, Node.BACKUP, newest.size, task.settings.idle_timeout)
     except CommandFailed as error:
         return f"the newest backup failed its check: {error}"
     return _distrust(task.folder, newest)

@@ -94,7 +94,9 @@ class RunReport(Record):
     @property
     def exit_code(self) -> int:
         """0 all done; 2, 3 or 4 if such an error ended the run; 1 if anything else failed."""
-        failed = self.count("failed") or any(orphan.result == "failed" for orphan in self.orphans)
+        failed = (
+            self.count("failed") or self.count("not-reached") or any(each.result == "failed" for each in self.orphans)
+        )
         return max([from_record(record).exit_code for record in self.errors], default=1 if failed else 0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
+from pathlib import Path
 
 from ceph_rsnapshot import run_folder
 from ceph_rsnapshot.archiver import orphans
@@ -15,6 +16,7 @@ from ceph_rsnapshot.archiver.report import ImageReport, OrphanReport, OrphanResu
 from ceph_rsnapshot.archiver.task import identity
 from ceph_rsnapshot.remote.client import AgentClient
 from ceph_rsnapshot.remote.connection import AgentConnection
+from ceph_rsnapshot.remote.listing import chooser, list_pool
 from ceph_rsnapshot.repository import last_run
 from ceph_rsnapshot.repository.last_run import LastRun
 from ceph_rsnapshot.repository.layout import ImageFolder, folder_of
@@ -22,6 +24,7 @@ from ceph_rsnapshot.repository.nights import Kept, standing
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.config.snapshot_name import Night
 from ceph_rsnapshot_common.errors import (
+    AgentLied,
     AgentUnreachable,
     CephRsnapshotError,
     ClusterUnreachable,
@@ -33,7 +36,7 @@ from ceph_rsnapshot_common.errors import (
 )
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.protocol import calls
-from ceph_rsnapshot_common.protocol.records import Image, Listing, ListRequest
+from ceph_rsnapshot_common.protocol.records import Image, Listing
 
 
 @dataclass
@@ -109,16 +112,36 @@ def _would_do(settings: Settings, options: RunOptions, night: Night, listing: Li
 def _list_pools(
     settings: Settings, snapshot: str, client: AgentClient, findings: _Findings, observer: Observer
 ) -> None:
-    """List every pool; one that can't be listed is an error of that pool, and the others go on."""
+    """List every pool; one that can't be listed, or not be believed, is an error of that pool, and the others go on."""
+    chooses = chooser(settings.image_re)
     for pool in settings.pool:
-        request = ListRequest(pool=pool, snapshot_name=snapshot, image_re=settings.image_re)
         try:
-            listing = client.run(calls.LIST, request, partial(_show_listing, observer, pool))
-        except (PoolNotFound, PoolUnreadable) as error:
+            listing = list_pool(client, pool, snapshot, chooses, partial(_show_listing, observer, pool))
+        except (PoolNotFound, PoolUnreadable, AgentLied) as error:
             findings.errors.append(error.record())
         else:
             findings.listings.append(listing)
             findings.known[pool] = orphans.known_before(settings, pool)
+    try:
+        _agree(settings, findings.listings)
+    except AgentLied as error:
+        findings.errors.append(error.record())
+        findings.listings.clear()
+
+
+def _agree(settings: Settings, listings: list[Listing]) -> None:
+    """See that all listings are of one cluster, and that no two images share a folder. Raises: AgentLied."""
+    for listing in listings[1:]:
+        if listing.fsid != listings[0].fsid:
+            raise AgentLied(call=calls.LIST.name, asked=f"fsid {listings[0].fsid} of all pools", came=listing.fsid)
+    folders: dict[Path, str] = {}
+    for listing in listings:
+        for image in listing.images:
+            name, folder = f"{listing.pool}/{image.name}", folder_of(settings, listing.pool, image.name).path
+            if folder in folders:
+                came = f"{name}, whose folder is that of {folders[folder]}"
+                raise AgentLied(call=calls.LIST.name, asked="images of one folder each", came=came)
+            folders[folder] = name
 
 
 def _show_listing(observer: Observer, pool: Pool, _stage: str, done: int = 0, total: int = 0) -> None:

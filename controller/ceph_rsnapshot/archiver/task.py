@@ -61,6 +61,7 @@ class Task:
             image_id=self.image.id,
             snapshot=self.snapshot.name,
             snapshot_id=self.snapshot.id,
+            size=self.snapshot.size,
         )
 
     @property

@@ -6,15 +6,15 @@ import random
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ceph_rsnapshot.archiver.new_day import NewDay
 from ceph_rsnapshot.archiver.plan import Increment, Plan, relied_on
 from ceph_rsnapshot.archiver.task import Task
 from ceph_rsnapshot.content import digest_file, source_check
-from ceph_rsnapshot.content.source_check import SourceCheck, Taker
+from ceph_rsnapshot.content.source_check import Compared, SourceCheck, Taker
 from ceph_rsnapshot.nbd import qemu_nbd
-from ceph_rsnapshot.nbd.handle import data_extents
+from ceph_rsnapshot.nbd.handle import Connection, data_extents
 from ceph_rsnapshot.nbd.read_ahead import read_ahead
 from ceph_rsnapshot.remote.client import Pending
 from ceph_rsnapshot.repository.reflinks import clone
@@ -56,16 +56,16 @@ def examine(task: Task, new: NewDay) -> ContentResult:
     plan, extent = new.plan, _extent(task, new.plan)
     with _source_stays(new.closing), folders.syncing([new.qcow]), relied_on(plan):  # the disk writes meanwhile
         if isinstance(plan, Increment) and new.manifest.kind == "unchanged":
-            _examine_unchanged(task, new, extent)
-            return _result(task, plan, extent, plan.base.digests)
+            compared = _examine_unchanged(task, new, extent)
+            return _result(task, plan, extent, compared, plan.base.digests)
         if isinstance(plan, Increment) and extent != "full":
-            _examine_increment(task, plan, new)
+            compared = _examine_increment(task, plan, new)
         else:
-            _examine_whole(task, new, extent)
-        return _result(task, plan, extent, _digests_of(new))
+            compared = _examine_whole(task, new, extent)
+        return _result(task, plan, extent, compared, _digests_of(new))
 
 
-def _examine_whole(task: Task, new: NewDay, extent: _Extent) -> None:
+def _examine_whole(task: Task, new: NewDay, extent: _Extent) -> Compared:
     """Examine all of a new file, and make its digests."""
     size = task.snapshot.size
     with _opened(task, new.qcow) as handle:
@@ -73,45 +73,44 @@ def _examine_whole(task: Task, new: NewDay, extent: _Extent) -> None:
         with digest_file.new(new.digests, size) as making:
             if extent == "none":
                 _read(handle, present, size, making.add)
-                return
+                return Compared()
             sampled = sample(size, task.settings.verify_sample)
             there = _allocated(task) if extent == "full" else union(new.written, sampled)
-            with _begun(task, task.request, union(there, present)) as check:
-                check.compare(handle, task.show, _STAGE, making.add)
+            with _begun(task, task.request, union(there, present, _at_least(size))) as check:
+                return check.compare(handle, task.show, _STAGE, making.add)
 
 
-def _examine_increment(task: Task, plan: Increment, new: NewDay) -> None:
+def _examine_increment(task: Task, plan: Increment, new: NewDay) -> Compared:
     """Examine what was written and the sample; the digests are the base's but for what was written."""
     changed = Ranges(new.written, grain=PIECE)
     clone(task.folder.day(0).digests, new.digests, task.settings.min_freespace)
     with digest_file.existing(new.digests) as changing:
         if new.sample is None:
             _replace_unseen(task, new.qcow, changed, changing)
-        else:
-            _compare_and_replace(task, plan, new, changed, changing)
+            return Compared()
+        return _compare_and_replace(task, plan, new, new.sample, changed, changing)
 
 
 def _compare_and_replace(
-    task: Task, plan: Increment, new: NewDay, changed: Ranges, changing: digest_file.DigestFile
-) -> None:
+    task: Task, plan: Increment, new: NewDay, sampled: SourceCheck, changed: Ranges, changing: digest_file.DigestFile
+) -> Compared:
     """Three comparisons of which the agent reads ahead at once: the sample, the base where it was overwritten, the new.
 
     What is overwritten is compared with its own snapshot, because a piece that has rotted could not be taken out of the
     sum that a digest is.
     """
-    assert new.sample
     of_base = task.request.model_copy(update=plan.snapshot.model_dump())
     with ExitStack() as stack:
         check_old = stack.enter_context(_begun(task, of_base, changed))
         check_new = stack.enter_context(_begun(task, task.request, changed))
         handle = stack.enter_context(_opened(task, new.qcow))
         base = stack.enter_context(_opened_base(task))
-        new.sample.compare(handle, task.show, _STAGE)
+        compared = sampled.compare(handle, task.show, _STAGE)
         try:
             check_old.compare(base, task.show, _STAGE, changing.remove)
         except (ContentDiffers, SnapshotGone) as error:
             raise BaseUnusable(reason=f"the newest backup is not what it was: {error}") from None
-        check_new.compare(handle, task.show, _STAGE, changing.add)
+        return compared + check_new.compare(handle, task.show, _STAGE, changing.add)
 
 
 def _replace_unseen(task: Task, qcow: Path, changed: Ranges, changing: digest_file.DigestFile) -> None:
@@ -121,18 +120,24 @@ def _replace_unseen(task: Task, qcow: Path, changed: Ranges, changing: digest_fi
         _read(new, changed, size, changing.add)
 
 
-def _examine_unchanged(task: Task, new: NewDay, extent: _Extent) -> None:
+def _examine_unchanged(task: Task, new: NewDay, extent: _Extent) -> Compared:
     """Examine the file of the base, which is to be that of this snapshot too; its digests stay as they are."""
     if extent == "none":
-        return
+        return Compared()
     size = task.snapshot.size
     with _opened(task, new.qcow) as handle:
         if extent == "full":
-            wanted = union(_allocated(task), data_extents(handle, 0, size))
+            wanted = union(_allocated(task), data_extents(handle, 0, size), _at_least(size))
         else:
             wanted = union(sample(size, task.settings.verify_sample))
         with _begun(task, task.request, wanted) as check:
-            check.compare(handle, task.show, _STAGE)
+            return check.compare(handle, task.show, _STAGE)
+
+
+def _at_least(size: int) -> Iterator[Range]:
+    """Something to compare, also where an image is said to hold nothing: a verdict needs a comparison."""
+    if size:
+        yield 0, min(PIECE, size)
 
 
 def sample(size: int, amount: int) -> Iterator[Range]:
@@ -166,19 +171,20 @@ def _begun(task: Task, snapshot: SnapshotRequest, wanted: Iterable[Range]) -> Ab
     return source_check.begun(task.client, snapshot, task.snapshot.size, wanted)
 
 
-def _opened(task: Task, qcow: Path) -> AbstractContextManager[Any]:
-    return qemu_nbd.opened(qcow, task.context.folder, "verifying")
+def _opened(task: Task, qcow: Path) -> AbstractContextManager[Connection]:
+    return qemu_nbd.opened(qcow, task.context.folder, "verifying", task.settings.idle_timeout)
 
 
-def _opened_base(task: Task) -> AbstractContextManager[Any]:
-    return qemu_nbd.opened(task.folder.day(0).qcow, task.context.folder, "reading the base", name="base")
+def _opened_base(task: Task) -> AbstractContextManager[Connection]:
+    idle = task.settings.idle_timeout
+    return qemu_nbd.opened(task.folder.day(0).qcow, task.context.folder, "reading the base", idle, name="base")
 
 
 def _allocated(task: Task) -> Iterable[Range]:
     return task.client.run(calls.EXTENTS, task.request, task.show).allocated
 
 
-def _read(handle: Any, ranges: Ranges, size: int, take: Taker) -> None:
+def _read(handle: Connection, ranges: Ranges, size: int, take: Taker) -> None:
     for offset, content in read_ahead(handle, clipped(Ranges(ranges, grain=PIECE), size)):
         take(offset, content)
 
@@ -190,7 +196,16 @@ def _digests_of(new: NewDay) -> ContentDigests:
         return ContentDigests(root=digest_file.root(file.fileno()), header=digest_file.of_header(qcow.fileno()))
 
 
-def _result(task: Task, plan: Plan, extent: _Extent, digests: ContentDigests | None) -> ContentResult:
+def _result(
+    task: Task, plan: Plan, extent: _Extent, compared: Compared, digests: ContentDigests | None
+) -> ContentResult:
+    """The verdict: only what was compared counts as verified (an image of no bytes has nothing to compare)."""
     every = task.settings.verify_full_every
-    since = 0 if extent == "full" or not every else every - plan.full_check_in
-    return ContentResult(verified=extent, backups_since_full_check=since, digests=digests)
+    verified = extent if compared.digests or not task.snapshot.size else "none"
+    return ContentResult(
+        verified=verified,
+        backups_since_full_check=0 if verified == "full" or not every else every - plan.full_check_in,
+        digests=digests,
+        comparisons=compared.digests,
+        compared_bytes=compared.bytes,
+    )

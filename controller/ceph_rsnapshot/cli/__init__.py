@@ -15,6 +15,9 @@ def main() -> NoReturn:
 
     def run() -> int:
         arguments = parse(parser, sys.argv[1:])
-        return int(arguments.run(arguments))
+        try:
+            return int(arguments.run(arguments))
+        except SystemExit as error:  # whatever it came from: a command says how it went, or has failed
+            raise RuntimeError("the command ended without an exit code of its own") from error
 
     exit_with(run, parser.prog)

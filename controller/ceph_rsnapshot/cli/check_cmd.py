@@ -11,6 +11,7 @@ from ceph_rsnapshot.cli.begin import begin
 from ceph_rsnapshot.cli.output.tables import marks, paint
 from ceph_rsnapshot.preflight.report import CheckReport
 from ceph_rsnapshot_common.errors import ConfigError
+from ceph_rsnapshot_common.printable import printable
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -29,8 +30,9 @@ def _print(report: CheckReport) -> None:
     tick, cross = ("✓", "✗") if marks(sys.stdout) else ("ok ", "BAD")
     colours = paint(sys.stdout)
     for item in report.items:
-        print(f"{colours(tick, 'green') if item.ok else colours(cross, 'red')} {item.name}: {item.detail}")
+        mark = colours(tick, "green") if item.ok else colours(cross, "red")
+        print(f"{mark} {printable(item.name)}: {printable(item.detail)}")
         if not item.ok:
-            print(f"    -> {item.advice}")
+            print(f"    -> {printable(item.advice)}")
     wrong = sum(not item.ok for item in report.items)
     print("ready" if report.ok else f"{wrong} of {len(report.items)} are not right")

@@ -12,6 +12,7 @@ from ceph_rsnapshot.api import list_backups, load_settings
 from ceph_rsnapshot.cli.output.calendar_view import calendar
 from ceph_rsnapshot.cli.output.tables import Column, Paint, gap, marks, paint, render, width, wrapped
 from ceph_rsnapshot.repository.catalog import Backup
+from ceph_rsnapshot_common.printable import printable
 from ceph_rsnapshot_common.sizes import format_size
 
 _COLUMNS = (
@@ -52,12 +53,12 @@ def _table(backups: Sequence[Backup], colours: Paint, limit: int | None) -> Iter
     between = gap(header, limit, _INDENT)
     yield " " * _INDENT + colours(between.join(header), "dim")
     for (pool, image), group in groupby(backups, key=lambda each: (each.pool, each.image)):
-        yield colours(_printable(f"{pool}/{image}"), "bold")
+        yield colours(printable(f"{pool}/{image}"), "bold")
         for backup in group:
             *cells, last = next(lines)
             yield (" " * _INDENT + between.join([*cells, colours(last, _style(backup))])).rstrip()
             if backup.hold and backup.hold.reason:
-                yield " " * 2 * _INDENT + colours(f"held: {_printable(backup.hold.reason)}", "dim")
+                yield " " * 2 * _INDENT + colours(f"held: {printable(backup.hold.reason)}", "dim")
     images = len({(backup.pool, backup.image) for backup in backups})
     counted = f"{images} image{'s' * (images != 1)}, {len(backups)} backup{'s' * (len(backups) != 1)}"
     for line in wrapped(f"{counted}; alone: what would be free if only that day went", limit):
@@ -72,7 +73,7 @@ def _row(backup: Backup, now: datetime) -> tuple[str, ...]:
     taken = manifest.snapshot_created.astimezone()
     return (
         backup.day,
-        _printable(manifest.snapshot),
+        printable(manifest.snapshot),
         f"{taken:%Y-%m-%d %H:%M}",
         _age(now - taken),
         format_size(manifest.size),
@@ -104,7 +105,3 @@ def _age(since: timedelta) -> str:
         if abs(seconds) >= length:
             return f"{seconds // length}{unit}"
     return f"{seconds}s"
-
-
-def _printable(text: str) -> str:
-    return "".join(each if each.isprintable() else "?" for each in text)

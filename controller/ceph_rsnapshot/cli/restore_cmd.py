@@ -9,6 +9,7 @@ from ceph_rsnapshot.api import restore
 from ceph_rsnapshot.cli.begin import begin
 from ceph_rsnapshot.cli.output.bars import bar
 from ceph_rsnapshot.restorer.result import Restored
+from ceph_rsnapshot_common.printable import printable
 from ceph_rsnapshot_common.sizes import format_size
 
 
@@ -37,13 +38,13 @@ def run(arguments: argparse.Namespace) -> int:
 def _print(done: Restored) -> None:
     backup = done.backup
     compared = "" if done.damage else " and compared with the backup"
-    print(f"{backup.name} ({backup.day}) was restored to {done.target}{compared}:")
+    print(f"{printable(backup.name)} ({backup.day}) was restored to {printable(done.target)}{compared}:")
     print(f"  {format_size(done.size)}, of which {format_size(done.written)} were written, in {done.seconds:.1f} s")
     for damage in done.damage:
-        print(f"DAMAGED: {damage}")
+        print(f"DAMAGED: {printable(damage)}")
     if done.image_id and not done.next_steps:
         print("It has the name and place of the original, and no snapshots.")
     if done.next_steps:
         print("To put it into the place of the original, when nothing uses that any more:")
         for step in done.next_steps:
-            print(f"  {step}")
+            print(f"  {printable(step)}")

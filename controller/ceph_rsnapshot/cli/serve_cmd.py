@@ -9,6 +9,7 @@ import sys
 from ceph_rsnapshot.api import serve
 from ceph_rsnapshot.cli.begin import begin
 from ceph_rsnapshot_common.console.entry import Interrupted
+from ceph_rsnapshot_common.printable import printable
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -16,11 +17,11 @@ def run(arguments: argparse.Namespace) -> int:
     settings = begin(arguments)
     try:
         with serve(settings, arguments.which, socket=arguments.socket, port=arguments.port) as served:
-            print(f"{served.backup.name} ({served.backup.day}) is served read-only at {served.uri}")
+            print(f"{printable(served.backup.name)} ({served.backup.day}) is served read-only at {served.uri}")
             if arguments.port is not None:
                 print("EVERY local user can read it there; --socket, in a private folder, is for you alone.")
             for what, command in served.commands:
-                print(f"  {what}:\n    {command}")
+                print(f"  {what}:\n    {printable(command)}")
             print("Ctrl-C ends it.", flush=True)
             while True:
                 signal.pause()

@@ -13,6 +13,7 @@ from ceph_rsnapshot.cli.output.bars import bar
 from ceph_rsnapshot.cli.output.tables import paint
 from ceph_rsnapshot.verifier.report import Verified
 from ceph_rsnapshot_common.errors import UsageError
+from ceph_rsnapshot_common.printable import printable
 
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
@@ -52,11 +53,11 @@ def _print(verified: Verified) -> None:
     if verified.gone:
         result = colours("not verified", "yellow")
     source = ", the same as in Ceph" if verified.ok and verified.against_source else ""
-    print(f"{backup.name} ({backup.day}): {result}{source}")
+    print(f"{printable(backup.name)} ({backup.day}): {result}{source}")
     for note in verified.notes:
-        print(f"  {note}")
+        print(f"  {printable(note)}")
     for problem in verified.problems:
-        print(f"  {problem}")
+        print(f"  {printable(problem)}")
     sys.stdout.flush()
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from ceph_rsnapshot.content import digest_file
-from ceph_rsnapshot.nbd.handle import data_extents
+from ceph_rsnapshot.nbd.handle import Connection, data_extents
 from ceph_rsnapshot.nbd.read_ahead import read_ahead
 from ceph_rsnapshot_common.content.block_digests import PIECE
 from ceph_rsnapshot_common.content.ranges import Ranges, clipped
 from ceph_rsnapshot_common.progress import Progress
 
 
-def write_digests(handle: Any, size: int, target: Path, progress: Progress, stage: str) -> None:
+def write_digests(handle: Connection, size: int, target: Path, progress: Progress, stage: str) -> None:
     """Make the file ``target`` of digests of the first ``size`` bytes of an NBD export.
 
     Args:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Callable
+from typing import Callable
 
+from ceph_rsnapshot.nbd.handle import Connection
 from ceph_rsnapshot.nbd.read_ahead import CHUNK, read_ahead
 from ceph_rsnapshot.remote.client import AgentClient, Pending
 from ceph_rsnapshot_common.content.block_digests import PIECE
 from ceph_rsnapshot_common.content.digest import digest
 from ceph_rsnapshot_common.content.ranges import Range, Ranges, clipped, cut
-from ceph_rsnapshot_common.errors import ContentDiffers
+from ceph_rsnapshot_common.errors import BadAnswer, ContentDiffers
 from ceph_rsnapshot_common.progress import Progress
 from ceph_rsnapshot_common.protocol import calls
 from ceph_rsnapshot_common.protocol.records import DigestRequest, Digests, SnapshotRequest
@@ -33,6 +35,17 @@ def _ignore(_offset: int, _content: memoryview) -> None:
     pass
 
 
+@dataclass(frozen=True)
+class Compared:
+    """What took place: the number of digests that were compared, and the bytes of the image that they cover."""
+
+    digests: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: Compared) -> Compared:
+        return Compared(self.digests + other.digests, self.bytes + other.bytes)
+
+
 class SourceCheck:
     """A comparison that has begun: the agent is always some batches ahead, so that both ends work at once."""
 
@@ -43,14 +56,14 @@ class SourceCheck:
         self._asked: deque[tuple[tuple[Group, ...], Pending[DigestRequest, Digests]]] = deque()
         self._ask()
 
-    def compare(self, handle: Any, progress: Progress, stage: str, take: Taker = _ignore) -> None:
+    def compare(self, handle: Connection, progress: Progress, stage: str, take: Taker = _ignore) -> Compared:
         """Compare what was wanted (widened to whole pieces); what is read of ``handle`` goes to ``take`` too.
 
         Raises:
             ContentDiffers: the qcow2 does not hold what the snapshot holds.
         """
         contents = read_ahead(handle, clipped(self._wanted, self._size))
-        done, total = 0, self._wanted.bytes
+        done, total, compared = 0, self._wanted.bytes, 0
         while self._asked:
             groups, theirs = self._asked[0]
             ours = []
@@ -58,11 +71,10 @@ class SourceCheck:
                 progress(stage, done, total)
                 ours.append(digest(_taken(contents, group, take)))
                 done += sum(length for _, length in group)
-            for group, their, our in zip(groups, theirs.result().digests, ours):
-                if their != our:
-                    raise self._differs(group)
+            compared += self._equal(groups, ours, theirs.result().digests)
             self._asked.popleft()
             self._ask()
+        return Compared(compared, done)
 
     def abandon(self) -> None:
         """What the agent was asked for and nobody waits for any more need not be read."""
@@ -74,6 +86,15 @@ class SourceCheck:
             self._asked.append(
                 (batch, self._client.begin(calls.DIGESTS, DigestRequest(snapshot=self._snapshot, groups=batch)))
             )
+
+    def _equal(self, groups: Sequence[Group], ours: Sequence[str], theirs: Sequence[str]) -> int:
+        """See that all digests are equal, and tell how many they are. Raises: ContentDiffers."""
+        if not len(groups) == len(ours) == len(theirs):
+            raise BadAnswer(call=calls.DIGESTS.name, reason=f"{len(theirs)} digests of {len(groups)}")
+        for group, our, their in zip(groups, ours, theirs):
+            if our != their:
+                raise self._differs(group)
+        return len(groups)
 
     def _differs(self, group: Group) -> ContentDiffers:
         offset, about = group[0][0], self._snapshot

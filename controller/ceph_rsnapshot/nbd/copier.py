@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from ceph_rsnapshot.nbd.extents_ahead import ExtentsAhead
-from ceph_rsnapshot.nbd.handle import HOLE, ZERO, connect
+from ceph_rsnapshot.nbd.handle import HOLE, TICK_MILLISECONDS, ZERO, Connection, connect
 from ceph_rsnapshot.requirements import nbd_bindings
 from ceph_rsnapshot_common.content.ranges import Ranges
 from ceph_rsnapshot_common.errors import NbdFailed
+from ceph_rsnapshot_common.process.patience import Patience
 from ceph_rsnapshot_common.progress import Progress
 
 _CHUNK = 1024**2
 _IN_FLIGHT = 16
 _ZERO_CHUNK = 1024**3
 _ENOUGH_QUEUED = 1024
-_TICK_MILLISECONDS = 1000
 
 
 @dataclass
@@ -37,24 +37,27 @@ class Copied:
     ranges: Ranges = field(default_factory=Ranges)
 
 
-def copy(source: Path, target: Path, onto_zeros: bool, progress: Progress) -> Copied:
-    """Copy from the NBD server on unix socket ``source`` to that on ``target``.
+def copy(source: Path, target: Path, size: int, onto_zeros: bool, progress: Progress, idle: float) -> Copied:
+    """Copy the ``size`` bytes of the NBD server on unix socket ``source`` to that on ``target``.
 
     Extents of type HOLE alone are unchanged and left alone; HOLE|ZERO became zero.
 
     Args:
         progress: gets the position in the image and its size in bytes at least once a second, also when nothing moves.
         onto_zeros: the target reads as zeros everywhere, so zeros need not be written.
+        idle: seconds in which something must move.
 
     Raises:
-        NbdFailed: a read or write failed, or a connection broke.
+        NbdFailed: a read or write failed, a connection broke, nothing moves, or the source has another size.
     """
-    with connect(source, "source") as from_, connect(target, "target") as to:
+    with connect(source, "source", idle) as from_, connect(target, "target", idle) as to:
+        if from_.size != size:
+            raise NbdFailed(what="source", reason=f"it has {from_.size} bytes instead of {size}", side="source")
         copier = _Copier(from_, to, onto_zeros, progress)
         try:
             copier.run()
         except nbd_bindings().Error as error:
-            side = "source" if from_.aio_is_dead() or from_.aio_is_closed() else "target"
+            side = "source" if from_.handle.aio_is_dead() or from_.handle.aio_is_closed() else "target"
             raise NbdFailed(what=side, reason=error.string, side=side) from None
         return copier.copied
 
@@ -62,15 +65,17 @@ def copy(source: Path, target: Path, onto_zeros: bool, progress: Progress) -> Co
 class _Copier:
     """The state of one copy. Callbacks of libnbd only take notes; `_fill` issues what comes next."""
 
-    def __init__(self, source: Any, target: Any, onto_zeros: bool, progress: Progress) -> None:
-        self._source, self._target = source, target
+    def __init__(self, source: Connection, target: Connection, onto_zeros: bool, progress: Progress) -> None:
+        self._source, self._target = source.handle, target.handle
         self._onto_zeros, self._progress = onto_zeros, progress
-        self._size = source.get_size()
-        self._listing = ExtentsAhead(source, partial(self._note, side="source"))
+        self._size = source.size
+        self._patience, self._idle = Patience("copying", source.idle), source.idle
+        self._listing = ExtentsAhead(source.handle, partial(self._note, side="source"))
         self._extents: deque[tuple[int, int, bool]] = deque()
         self._read: deque[tuple[bytearray, int, int]] = deque()
         self._free: list[bytearray] = []
         self._in_flight = 0
+        self._reading = 0
         self._error: NbdFailed | None = None
         self.copied = Copied()
 
@@ -81,6 +86,8 @@ class _Copier:
                 self._wait()
             if self._error:
                 raise self._error
+            if self._patience.ended:
+                raise self._stalled()
             self._progress("copying", self._extents[0][0] if self._extents else self._listing.position, self._size)
 
     def _done(self) -> bool:
@@ -115,12 +122,14 @@ class _Copier:
             self._target.aio_zero(count, offset, completion=partial(self._on_written, None))
         else:
             self.copied.data += count
+            self._reading += 1
             # bytearrays that are used again: nbd.Buffer of libnbd 1.14 is never freed
             whole = self._free.pop() if self._free else bytearray(_CHUNK)
             on_read = partial(self._on_read, whole, count, offset)
             self._source.aio_pread(memoryview(whole)[:count], offset, completion=on_read)
 
     def _on_read(self, whole: bytearray, count: int, offset: int, error: Any) -> int:
+        self._reading -= 1
         self._read.append((whole, count, offset))
         return self._note(error, "reading", "source")
 
@@ -132,16 +141,22 @@ class _Copier:
 
     def _note(self, error: Any, what: str, side: str) -> int:
         """Remember the first failure; 1 tells libnbd that the command is done with."""
+        self._patience.moved()
         if error.value and not self._error:
             self._error = NbdFailed(what=what, reason=os.strerror(error.value), side=side, errno=error.value)
         return 1
+
+    def _stalled(self) -> NbdFailed:
+        """The side that owes us something: what was read and is not written is with the target."""
+        side = "source" if self._reading or not self._in_flight else "target"
+        return NbdFailed(what=side, reason=f"nothing moved for {self._idle:g} s (IDLE_TIMEOUT)", side=side)
 
     def _wait(self) -> None:
         poller = select.poll()
         handles = {handle.aio_get_fd(): handle for handle in (self._source, self._target)}
         for descriptor, handle in handles.items():
             poller.register(descriptor, _events(handle))
-        for descriptor, happened in poller.poll(_TICK_MILLISECONDS):
+        for descriptor, happened in poller.poll(TICK_MILLISECONDS):
             _notify(handles[descriptor], happened)
 
 

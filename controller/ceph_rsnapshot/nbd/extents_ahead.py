@@ -5,6 +5,7 @@ Over ssh each answer takes milliseconds, and a 10 TiB image takes thousands of t
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -77,7 +78,10 @@ class ExtentsAhead:
                 found, answered = partial(self._on_extents, piece), partial(self._on_answer, piece)
                 self._source.aio_block_status(piece.end - piece.at, piece.at, found, completion=answered)
 
-    def _on_extents(self, piece: _Piece, _context: str, offset: int, entries: list[int], _error: Any) -> int:
+    def _on_extents(self, piece: _Piece, _context: str, offset: int, entries: list[int], error: Any) -> int:
+        if offset + sum(entries[::2]) <= piece.at:  # or it would be asked for ever
+            error.value = errno.EPROTO
+            return -1
         for length, flags in zip(entries[::2], entries[1::2]):
             if offset < piece.end:
                 piece.found.append((offset, min(length, piece.end - offset), flags))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
-from ceph_rsnapshot.nbd.handle import connect
+from ceph_rsnapshot.nbd.handle import Connection, connect
 from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import image_file, servers
 from ceph_rsnapshot_common.process.commands import find_tool
@@ -22,6 +21,7 @@ _READY_SECONDS = 60.0
 def serve(
     path: Path,
     folder: Path,
+    idle: float,
     *,
     writable: bool = False,
     name: str = "qcow",
@@ -32,6 +32,7 @@ def serve(
     Args:
         writable: what is written lasts only when the file has been synced after the end of the block.
         folder: a private one, for socket and output.
+        idle: seconds in which it must be ready.
         name: of the socket; another one for each server that runs at the same time.
 
     Raises:
@@ -49,7 +50,7 @@ def serve(
         argv = [find_tool("qemu-nbd", Node.BACKUP), *options, "--", file.name]
         running = servers.started(argv, node=Node.BACKUP, log=log, pass_fds=file.pass_fds)
         server = stack.enter_context(running)
-        server.wait(lambda: servers.greets(address), _READY_SECONDS)
+        server.wait(lambda: servers.greets(address), min(_READY_SECONDS, idle))
         yield address
 
 
@@ -58,15 +59,16 @@ def opened(
     path: Path,
     folder: Path,
     what: str,
+    idle: float,
     *,
     name: str = "qcow",
     file_format: str = "qcow2",
-) -> Iterator[Any]:
-    """A libnbd handle on the content of ``path``, read-only; see `serve` and `connect`.
+) -> Iterator[Connection]:
+    """A connection to the content of ``path``, read-only; see `serve` and `connect`.
 
     Raises:
         CommandFailed, NbdFailed
     """
-    served = serve(path, folder, name=name, file_format=file_format)
-    with served as address, connect(address, what) as handle:
-        yield handle
+    served = serve(path, folder, idle, name=name, file_format=file_format)
+    with served as address, connect(address, what, idle) as connection:
+        yield connection

@@ -14,17 +14,26 @@ from ceph_rsnapshot import run_folder
 from ceph_rsnapshot.preflight.report import CheckReport
 from ceph_rsnapshot.remote.client import AgentClient
 from ceph_rsnapshot.remote.link import connecting
+from ceph_rsnapshot.remote.listing import chooser
 from ceph_rsnapshot.repository import last_run, lock, reflinks
 from ceph_rsnapshot.requirements import nbd_bindings, tools_needed
 from ceph_rsnapshot_common.config.load import Loaded
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.config.snapshot_name import snapshot_name
-from ceph_rsnapshot_common.errors import AgentUnreachable, CephRsnapshotError, ConfigError, VersionMismatch
+from ceph_rsnapshot_common.errors import (
+    AgentUnreachable,
+    CephRsnapshotError,
+    ClusterUnreachable,
+    ConfigError,
+    PoolNotFound,
+    PoolUnreadable,
+    VersionMismatch,
+)
 from ceph_rsnapshot_common.files import folders, ownership, space
 from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process import commands
 from ceph_rsnapshot_common.protocol import calls
-from ceph_rsnapshot_common.protocol.records import CheckItem, CheckRequest, bad, good
+from ceph_rsnapshot_common.protocol.records import CheckItem, CheckRequest, ListRequest, PoolToCheck, bad, good
 from ceph_rsnapshot_common.sizes import format_size
 
 _CLOCKS_SECONDS = 30.0
@@ -157,15 +166,25 @@ def _ceph_node(settings: Settings, snapshot: str) -> Iterator[CheckItem]:
             yield bad("agent", str(error), _ADVICE.get(type(error), _OTHER_ADVICE))
 
 
+def _pools(client: AgentClient, settings: Settings) -> Iterator[PoolToCheck]:
+    """The pools with the images that IMAGE_RE chooses; why one can't be listed is for the agent's items to say."""
+    chooses = chooser(settings.image_re)
+    for pool in settings.pool:
+        try:
+            names = client.run(calls.LIST, ListRequest(pool=pool)).names
+        except (PoolNotFound, PoolUnreadable, ClusterUnreachable):
+            names = ()
+        yield PoolToCheck(pool=pool, images=tuple(filter(chooses, names)))
+
+
 def _agent(settings: Settings, client: AgentClient, snapshot: str) -> Iterator[CheckItem]:
     yield good("agent", f"{client.link.where} answers, version {client.version}")
     asked = time.time()
     checks = client.run(
         calls.CHECK,
         CheckRequest(
-            pools=settings.pool,
+            pools=tuple(_pools(client, settings)),
             snapshot_name=snapshot,
-            image_re=settings.image_re,
             staged=settings.transfer_mode == "staged",
         ),
     )

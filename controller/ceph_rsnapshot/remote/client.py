@@ -8,22 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
-import rpyc
 from rpyc.core.consts import HANDLE_CALLATTR
-from rpyc.utils.factory import unix_connect
 
 from ceph_rsnapshot.remote import answers
 from ceph_rsnapshot.remote.link import Link
-from ceph_rsnapshot_common.errors import AgentUnreachable, CephRsnapshotError, VersionMismatch, from_record
+from ceph_rsnapshot_common.errors import AgentUnreachable, BadAnswer, CephRsnapshotError, NoProgress, VersionMismatch
 from ceph_rsnapshot_common.model import Record
+from ceph_rsnapshot_common.process.patience import Patience
 from ceph_rsnapshot_common.progress import Progress, unwatched
 from ceph_rsnapshot_common.protocol import calls
 from ceph_rsnapshot_common.protocol.calls import Call, Job
 from ceph_rsnapshot_common.protocol.records import Nothing
-from ceph_rsnapshot_common.protocol.wire import CALL_SECONDS, PROTOCOL_CONFIG
+from ceph_rsnapshot_common.protocol.wire import CALL_SECONDS, RaisedThere, connected
 
 _POLL_SECONDS = 0.02
-_SECONDS_AFTER_AN_INTERRUPT = 5
+_SECONDS_AFTER_AN_INTERRUPT = 2
 
 _Takes = TypeVar("_Takes")
 _Gives = TypeVar("_Gives")
@@ -39,7 +38,7 @@ class Pending(Generic[_Request, _Result]):
 
     def result(self, progress: Progress = unwatched) -> _Result:
         """Wait for it; once only."""
-        return answers.judged(self._job, self._request, self._client.result_of(self._name, progress))
+        return answers.judged(self._job, self._request, self._client.result_of(self._job.name, self._name, progress))
 
     def cancel(self) -> None:
         """Nobody waits for it any more: the agent need not go on."""
@@ -61,7 +60,7 @@ class AgentClient:
     def __init__(self, link: Link, whatever_is_missing: bool = False) -> None:
         self._link = link
         self._whatever_is_missing = whatever_is_missing
-        self._patience = CALL_SECONDS
+        self._patience: float = min(CALL_SECONDS, link.idle)
         self._connection: Any = None
         self.version = ""
 
@@ -70,12 +69,14 @@ class AgentClient:
         try:
             hello = self.ask(calls.HELLO, Nothing())
             self.version = answers.greeting(hello, self._link.where, self._whatever_is_missing).version
-        except BaseException:
-            self.close()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
             raise
         return self
 
-    def __exit__(self, *_exception: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            self._patience = _SECONDS_AFTER_AN_INTERRUPT
         self.close()
 
     @property
@@ -90,8 +91,11 @@ class AgentClient:
 
     def close(self) -> None:
         """End the connection; the agent then ends what is under way in it."""
+        self._end(self._patience)
+
+    def _end(self, seconds: float) -> None:
         with contextlib.suppress(EOFError, OSError):  # the other side was faster
-            self._connection.close()
+            self._connection.end(seconds)
 
     @contextmanager
     def cleaning_up(self, error: BaseException) -> Iterator[None]:
@@ -118,10 +122,17 @@ class AgentClient:
         """Let the agent do long work, and wait for it."""
         return self.begin(job, request).result(progress)
 
-    def result_of(self, job: str, progress: Progress) -> object:
-        """For `Pending`: wait until the job ends; its result is not judged yet."""
+    def result_of(self, what: str, job: str, progress: Progress) -> object:
+        """For `Pending`: wait until the job ends; its result is not judged yet.
+
+        Raises:
+            NoProgress: nothing moves in it.
+        """
         try:
-            self._follow(job, progress)
+            self._follow(what, job, progress)
+        except NoProgress:
+            self.cancel(job)
+            raise
         except CephRsnapshotError:
             raise
         except BaseException as error:
@@ -135,15 +146,18 @@ class AgentClient:
         with contextlib.suppress(CephRsnapshotError):
             self.ask(calls.CANCEL, job)
 
-    def _follow(self, job: str, progress: Progress) -> None:
+    def _follow(self, what: str, job: str, progress: Progress) -> None:
+        patience = Patience(f"the agent's work on {what}", self._link.idle)
         while True:
             asked = time.monotonic()
             status = self.ask(calls.POLL, job)
-            progress(status.stage, status.done, status.total)
             if status.error:
-                raise from_record(status.error)
+                raise answers.told(status.error)
+            progress(status.stage, status.done, status.total)
             if status.state == "done":
                 return
+            patience.saw(status.stage, status.done)
+            patience.check()
             # the agent answers when the job ends, or after a moment; one that answers at once is not asked in a frenzy
             time.sleep(max(0.0, asked + _POLL_SECONDS - time.monotonic()))
 
@@ -154,27 +168,37 @@ class AgentClient:
             asked = connection.async_request(HANDLE_CALLATTR, connection.root, name, arguments, timeout=self._patience)
             answer = asked.value
         except TimeoutError:
-            raise self._broken(f"no answer to {name} within {self._patience} s") from None
+            raise self._broken(f"no answer to {name} within {self._patience:g} s") from None
         except (EOFError, OSError) as error:
             raise self._broken(f"the connection broke in {name}: {error or 'closed by the other side'}") from None
-        except ValueError as error:
-            # RPyC 5 and 6 can't read each other's messages ("invalid message type")
-            reason = f"it does not speak RPyC 6, which this one needs ({error}); install the same version on both"
-            raise VersionMismatch(where=self._link.where, reason=reason) from None
-        except AttributeError:
-            raise VersionMismatch(where=self._link.where, reason=f"it has no call {name}") from None
+        except RaisedThere as error:
+            raise self._raised(name, error.kind) from None
+        except Exception as error:  # whatever RPyC makes of bytes that are no message of its own
+            raise self._unreadable(name, error) from None
         return answers.opened(name, answer)
 
+    def _raised(self, name: str, kind: str) -> CephRsnapshotError:
+        """An error of RPyC at the other side: an agent of ours puts its errors into its answers."""
+        if kind == AttributeError.__name__:
+            return VersionMismatch(where=self._link.where, reason=f"it has no call {name}")
+        return BadAnswer(call=name, reason=f"it raised {kind}")
+
+    def _unreadable(self, name: str, error: Exception) -> CephRsnapshotError:
+        self._end(0)
+        if "invalid message type" in str(error):  # RPyC 5 and 6 can't read each other's messages
+            reason = "it does not speak RPyC 6, which this one needs; install the same version on both"
+            return VersionMismatch(where=self._link.where, reason=reason)
+        return BadAnswer(call=name, reason=f"it can't be read ({type(error).__name__})")
+
     def _connect(self) -> Any:
-        address = str(self._link.address)
         try:
-            return unix_connect(address, service=rpyc.VoidService, config=PROTOCOL_CONFIG)
+            return connected(str(self._link.address), self._patience)
         except OSError as error:
-            reason = f"{error.strerror}; is the agent running there? (systemctl status ceph-rsnapshot-agent)"
+            reason = f"{error.strerror or error}; is the agent running there? (systemctl status ceph-rsnapshot-agent)"
             raise self._link.explain(reason) from None
 
     def _broken(self, reason: str) -> AgentUnreachable:
-        self.close()
+        self._end(0)
         return self._link.explain(reason)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from ceph_rsnapshot.remote.link import Link, connecting
 from ceph_rsnapshot_common.config.settings import Settings
@@ -26,8 +26,8 @@ class AgentConnection:
     def __enter__(self) -> AgentConnection:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._stack.close()
+    def __exit__(self, *exception: Any) -> None:
+        self._stack.__exit__(*exception)
 
     @property
     def alive(self) -> AgentClient | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ceph_rsnapshot.remote.client import AgentClient, Pending
+from ceph_rsnapshot_common.errors import NoProgress
 from ceph_rsnapshot_common.progress import Progress
 from ceph_rsnapshot_common.protocol import calls
 from ceph_rsnapshot_common.protocol.records import Closed, ExportName
@@ -47,12 +48,15 @@ class Lease:
         return self.closing
 
     def log_at_end(self) -> str:
-        """Give it back, and what nbdkit said to explain a failure.
+        """Give it back, and what nbdkit said to explain a failure; nothing if even that takes too long.
 
         Raises:
             SnapshotGone, ImageGone, BaseUnusable: that explains it.
         """
-        return self.close().result().log
+        try:
+            return self.close().result().log
+        except NoProgress:
+            return ""
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -16,6 +17,7 @@ from ceph_rsnapshot_common.process import commands, servers
 from ceph_rsnapshot_common.process.commands import find_tool
 
 _CONNECT_SECONDS = 60.0
+_CANCEL_SECONDS = 2.0
 # What SSH_ARGS says comes first and wins; then this; then the user's configuration (ssh_config(5)). ssh never asks
 # (nobody is there at night), believes only host keys that are known, and gives the other side nothing to reach back to.
 _SAFE = (
@@ -64,6 +66,7 @@ class Link:
         ssh_args: arguments of ssh for rsync, which use the same connection.
         control: socket of the ssh that holds the connection.
         log: output of ssh, if there is one.
+        idle: seconds in which something must move (IDLE_TIMEOUT).
     """
 
     address: Path
@@ -72,6 +75,7 @@ class Link:
     ssh_args: tuple[str, ...] = ()
     control: Path | None = None
     log: Path | None = None
+    idle: float = 600
 
     def explain(self, reason: str) -> AgentUnreachable:
         """The error for a failure on this link; ssh may know more than we do."""
@@ -93,14 +97,14 @@ def forwarded(link: Link, remote: Path, local: Path) -> Iterator[Path]:
     # -F none: forwardings of the user's configuration would be asked for too
     control = [find_tool("ssh", Node.BACKUP), "-F", "none", "-S", str(link.control), "-L", f"{local}:{remote}"]
     try:
-        commands.run([*control, "-O", "forward", "--", link.host], timeout=_CONNECT_SECONDS)
+        commands.run([*control, "-O", "forward", "--", link.host], timeout=min(_CONNECT_SECONDS, link.idle))
     except CommandFailed as error:
         raise link.explain(str(error)) from None
     try:
         yield local
     finally:
-        # the connection may be gone; then so is the forwarding
-        commands.run([*control, "-O", "cancel", "--", link.host], timeout=_CONNECT_SECONDS, accepted=range(256))
+        with contextlib.suppress(CommandFailed):  # the connection may be gone or hang; the forwarding goes with it
+            commands.run([*control, "-O", "cancel", "--", link.host], timeout=_CANCEL_SECONDS, accepted=range(256))
         local.unlink(missing_ok=True)
 
 
@@ -116,7 +120,7 @@ def connecting(settings: Settings, folder: Path) -> Iterator[Callable[[], Link]]
         ToolMissing: ssh is not installed.
     """
     if settings.ceph_host == "localhost":
-        yield lambda: Link(settings.agent_socket, str(settings.agent_socket))
+        yield lambda: Link(settings.agent_socket, str(settings.agent_socket), idle=settings.idle_timeout)
         return
     address, control, log = folder / "agent.sock", folder / "ssh.ctl", folder / "ssh.log"
     where = f"{settings.ceph_host}:{settings.agent_socket}"
@@ -131,11 +135,11 @@ def connecting(settings: Settings, folder: Path) -> Iterator[Callable[[], Link]]
 
         def connected() -> Link:
             try:
-                ssh.wait(control.exists, _CONNECT_SECONDS)
+                ssh.wait(control.exists, min(_CONNECT_SECONDS, settings.idle_timeout))
             except CommandFailed as error:
                 raise AgentUnreachable(where=where, reason=error) from None
             shared = (*_words(user_args, ["ControlMaster=no", *_SAFE]), "-S", str(control))
-            link = Link(address, where, settings.ceph_host, shared, control, log)
+            link = Link(address, where, settings.ceph_host, shared, control, log, settings.idle_timeout)
             stack.enter_context(forwarded(link, settings.agent_socket, address))
             stack.enter_context(_sending_at_once(shared, settings.ceph_host, folder / "true.log"))
             return link

@@ -28,6 +28,8 @@ _LONG_ARGS = (
 )
 _LOGGED_COMMANDS = ("/", "echo ", "mkdir ", "touch ", "rm ", "mv ", "cd ", "Setting ")
 _LINES_SHOWN = 6
+_SHOWN_BYTES = 4096
+_READ_LOG = 1024**2  # what rsync and ssh pass on of the other node may be much
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,9 @@ class Source:
 def render(settings: Settings, folder: ImageFolder, source: Source, log: Path, retain: int) -> str:
     """The text of rsnapshot.conf for one image; fields are separated by tabs."""
     path = f"{source.host}:{source.folder}" if source.host else source.folder
+    timeout = f"--timeout={settings.idle_timeout}"
     extra = [f"--{argument}" for argument in settings.extra_long_args]
-    long_args = [*_LONG_ARGS, *_only(folder.sync), *source.long_args, *extra]
+    long_args = [*_LONG_ARGS, timeout, *_only(folder.sync), *source.long_args, *extra]
     lines = [
         ("config_version", "1.2"),
         ("snapshot_root", f"{folder.path}/"),
@@ -129,6 +132,7 @@ class Rsnapshot:
     lock: int
     longest: int | None
     minimum: int
+    idle: float
 
     @contextmanager
     def syncing(self) -> Iterator[None]:
@@ -160,7 +164,7 @@ class Rsnapshot:
                 basis = newest.stat().st_size if newest.exists() else 0
                 arrival = stack.enter_context(bounded(self.folder.sync.folder, self.longest, basis, self.minimum))
             stop = arrival.stop if arrival else None
-            running = commands.beside(argv, pass_fds=(self.lock,), accepted=range(256), cancelled=stop)
+            running = commands.beside(argv, pass_fds=(self.lock,), accepted=range(256), idle=self.idle, cancelled=stop)
             command = stack.enter_context(running)
             if arrival:
                 arrival.pid = command.process.pid
@@ -168,7 +172,7 @@ class Rsnapshot:
 
     def _check(self, action: str, done: commands.Result, logged: int) -> None:
         if done.code:
-            reason = one_line(self._said(logged) or done.stderr or done.stdout)
+            reason = one_line(self._said(logged) or done.stderr or done.stdout)[-_SHOWN_BYTES:]
             raise RsnapshotFailed(action=action, root=self.folder.path, exit_code=done.code, reason=reason)
 
     def _logged(self) -> int:
@@ -179,7 +183,9 @@ class Rsnapshot:
         """What rsync and ssh said, which rsnapshot writes into its log only, between the commands that it ran."""
         if not self.log.exists():
             return ""
-        lines = self.log.read_bytes()[start:].decode("utf-8", "replace").splitlines()
+        with self.log.open("rb") as file:
+            file.seek(max(start, file.seek(0, os.SEEK_END) - _READ_LOG))
+            lines = file.read().decode("utf-8", "replace").splitlines()
         said = [line.partition("] ")[2] for line in lines]
         return "\n".join([line for line in said if line and not line.startswith(_LOGGED_COMMANDS)][-_LINES_SHOWN:])
 
@@ -203,7 +209,7 @@ def configured(
     conf.write_text(render(settings, folder, source, log, retain), encoding="utf-8")
     try:
         extra_args, minimum = tuple(shlex.split(settings.extra_args)), settings.min_freespace
-        yield Rsnapshot(conf, log, folder, extra_args, lock, source.longest, minimum)
+        yield Rsnapshot(conf, log, folder, extra_args, lock, source.longest, minimum, settings.idle_timeout)
     finally:
         if not settings.keeps_conf:
             conf.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from ceph_rsnapshot.repository.open_backup import Held, hold
 from ceph_rsnapshot.restorer.result import Restored
 from ceph_rsnapshot.restorer.source import expected_digests, usable
 from ceph_rsnapshot_common import sizes
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.content.block_digests import BLOCK
 from ceph_rsnapshot_common.errors import CommandFailed, RestoreFailed, TargetExists
 from ceph_rsnapshot_common.files import folders, locks
@@ -30,10 +31,10 @@ Format = Literal["raw", "qcow2"]
 
 
 def restore_file(
-    backup: Backup, path: Path, file_format: Format, accept_damage: bool, progress: ProgressByName
+    settings: Settings, backup: Backup, path: Path, file_format: Format, accept_damage: bool, progress: ProgressByName
 ) -> Restored:
     """Make the file ``path``; see `ceph_rsnapshot.restore`."""
-    started = time.monotonic()
+    started, idle = time.monotonic(), settings.idle_timeout
     manifest = usable(backup, accept_damage)
     path = path.absolute()  # qemu-img would take a name with a colon for a protocol
     if path.exists() or path.is_symlink():
@@ -42,11 +43,11 @@ def restore_file(
         folder = stack.enter_context(run_folder.made())
         held = stack.enter_context(hold(backup))
         reading, comparing = named(progress, backup.name), named(progress, str(path))
-        expected = stack.enter_context(expected_digests(held, manifest, folder, accept_damage, reading))
+        expected = stack.enter_context(expected_digests(held, manifest, folder, accept_damage, reading, idle))
         try:
             partial = stack.enter_context(_partial(path))
-            _convert(held, partial, file_format, manifest.size, reading)
-            _compare(partial, file_format, manifest.size, expected.descriptor, folder, str(path), comparing)
+            _convert(held, partial, file_format, manifest.size, reading, idle)
+            _compare(partial, file_format, manifest.size, expected.descriptor, folder, str(path), comparing, idle)
             folders.sync_file(partial)
             _give_name(partial, path)
         except (CommandFailed, OSError) as error:
@@ -76,7 +77,7 @@ def _partial(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def _convert(held: Held, partial: Path, file_format: str, size: int, progress: Progress) -> None:
+def _convert(held: Held, partial: Path, file_format: str, size: int, progress: Progress, idle: float) -> None:
     with image_file.opened(held.qcow) as qcow:
         qemu_img.convert(
             qcow.name,
@@ -87,16 +88,24 @@ def _convert(held: Held, partial: Path, file_format: str, size: int, progress: P
             stage="converting",
             total=size,
             pass_fds=qcow.pass_fds,
+            idle=idle,
         )
     if file_format == "raw":
         os.truncate(partial, size)  # a qcow2 counts in sectors, an image in bytes
 
 
 def _compare(
-    partial: Path, file_format: str, size: int, expected: int, folder: Path, target: str, progress: Progress
+    partial: Path,
+    file_format: str,
+    size: int,
+    expected: int,
+    folder: Path,
+    target: str,
+    progress: Progress,
+    idle: float,
 ) -> None:
     found = folder / "restored.digests"
-    with qemu_nbd.opened(partial, folder, "reading back", file_format=file_format) as handle:
+    with qemu_nbd.opened(partial, folder, "reading back", idle, file_format=file_format) as handle:
         write_digests(handle, size, found, progress, "comparing")
     with found.open("rb") as file:
         block = next(digest_file.differences(expected, file.fileno()), None)

@@ -20,6 +20,7 @@ from ceph_rsnapshot.nbd import qemu_nbd
 from ceph_rsnapshot.repository.catalog import Backup
 from ceph_rsnapshot.repository.open_backup import hold
 from ceph_rsnapshot.requirements import guestfs_bindings
+from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.errors import GuestFilesFailed, NotEnoughSpace, TargetExists
 from ceph_rsnapshot_common.files import space
 
@@ -119,14 +120,14 @@ class GuestFiles:
 
 
 @contextmanager
-def opened(backup: Backup, file_system: Optional[str], minimum: int) -> Iterator[GuestFiles]:
+def opened(backup: Backup, file_system: Optional[str], settings: Settings) -> Iterator[GuestFiles]:
     """The files of ``backup``; see `ceph_rsnapshot.files`."""
     guestfs = guestfs_bindings()
     with ExitStack() as stack:
         folder, held = stack.enter_context(run_folder.made()), stack.enter_context(hold(backup))
-        address = stack.enter_context(qemu_nbd.serve(held.qcow, folder))
+        address = stack.enter_context(qemu_nbd.serve(held.qcow, folder, settings.idle_timeout))
         guest = stack.enter_context(closing(guestfs.GuestFS(python_return_dict=True)))
-        files = GuestFiles(guest, backup, folder, minimum)
+        files = GuestFiles(guest, backup, folder, settings.min_freespace)
         where = {"protocol": "nbd", "server": [f"unix:{address}"]}
         files.ask("add_drive_opts", "", readonly=True, format="raw", **where)
         files.ask("launch")

@@ -59,7 +59,9 @@ def restore_image(
         client = stack.enter_context(AgentConnection(settings, folder)).client()
         # before anything is made: reading them from the qcow2 may take longer than a lease
         reading, restoring = named(progress, backup.name), named(progress, target)
-        expected = stack.enter_context(expected_digests(held, manifest, folder, accept_damage, reading))
+        expected = stack.enter_context(
+            expected_digests(held, manifest, folder, accept_damage, reading, settings.idle_timeout)
+        )
         opened = client.run(calls.RESTORE, request, restoring)
         with _removed_on_failure(client, opened.export):
             written = _Restore(client, opened, target, size, folder, restoring).run(held, expected.descriptor)
@@ -109,6 +111,7 @@ class _Restore:
                     stage="restoring",
                     total=self._size,
                     pass_fds=qcow.pass_fds,
+                    idle=self._client.link.idle,
                     waiting=self._lease.renew,
                 )
             return self._data_bytes(held)
@@ -118,7 +121,7 @@ class _Restore:
             raise RestoreFailed(target=self._target, reason=reason) from None
 
     def _data_bytes(self, held: Held) -> int:
-        with qemu_nbd.opened(held.qcow, self._folder, "reading the backup") as handle:
+        with qemu_nbd.opened(held.qcow, self._folder, "reading the backup", self._client.link.idle) as handle:
             return sum(length for _, length in data_extents(handle, 0, self._size))
 
     def _compare(self, expected: int) -> None:

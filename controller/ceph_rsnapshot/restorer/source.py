@@ -54,6 +54,7 @@ def expected_digests(
     folder: Path,
     accept_damage: bool,
     progress: Progress,
+    idle: float,
 ) -> Iterator[Expected]:
     """The digests that a restored image must have.
 
@@ -70,7 +71,7 @@ def expected_digests(
         yield Expected(held.digests)
         return
     path = folder / "expected.digests"
-    with qemu_nbd.opened(held.qcow, folder, "reading the backup", name="expected") as handle:
+    with qemu_nbd.opened(held.qcow, folder, "reading the backup", idle, name="expected") as handle:
         write_digests(handle, manifest.size, path, progress, "reading")
     with path.open("rb") as file:
         yield Expected(file.fileno(), tuple(_damage(held, manifest, file.fileno())))

@@ -8,14 +8,14 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Callable, Optional
 
 from ceph_rsnapshot import run_folder
 from ceph_rsnapshot.content import digest_file
 from ceph_rsnapshot.content.digests import write_digests
 from ceph_rsnapshot.content.source_check import begun
 from ceph_rsnapshot.nbd import qemu_nbd
-from ceph_rsnapshot.nbd.handle import data_extents
+from ceph_rsnapshot.nbd.handle import Connection, data_extents
 from ceph_rsnapshot.remote.client import AgentClient
 from ceph_rsnapshot.remote.connection import AgentConnection
 from ceph_rsnapshot.repository import verdicts
@@ -116,7 +116,7 @@ class Verifier:
         if digests and digest_file.of_header(held.descriptor) != digests.header:
             return ["header: how the qcow2 begins is not as it was made"]
         try:
-            qemu_img.check(held.qcow, Node.BACKUP)
+            qemu_img.check(held.qcow, Node.BACKUP, idle=self._settings.idle_timeout)
         except CommandFailed as error:
             return [f"qcow2: qemu-img check: {error}"]
         return []
@@ -164,8 +164,8 @@ class Verifier:
             found.compared = True
             found.problems.append(f"source: {error}")
 
-    def _opened(self, held: Held) -> AbstractContextManager[Any]:
-        return qemu_nbd.opened(held.qcow, self._folder, "reading the backup")
+    def _opened(self, held: Held) -> AbstractContextManager[Connection]:
+        return qemu_nbd.opened(held.qcow, self._folder, "reading the backup", self._settings.idle_timeout)
 
     def _progress_of(self, held: Held) -> Progress:
         return named(self._progress, held.backup.name)
@@ -224,4 +224,5 @@ def _request(manifest: Manifest) -> SnapshotRequest:
         image_id=manifest.image_id,
         snapshot=manifest.snapshot,
         snapshot_id=manifest.snapshot_id,
+        size=manifest.size,
     )

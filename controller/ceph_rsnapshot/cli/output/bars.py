@@ -9,7 +9,13 @@ from typing import TextIO
 from rich.console import Console
 from rich.markup import escape
 
+from ceph_rsnapshot_common.printable import printable
 from ceph_rsnapshot_common.progress import ProgressByName, unwatched
+
+
+def shown(text: str) -> str:
+    """Text of others for rich: neither markup nor anything that is not printable acts."""
+    return escape(printable(text))
 
 
 @contextmanager
@@ -25,6 +31,6 @@ def bar(stream: TextIO) -> Iterator[ProgressByName]:
         task = progress.add_task("", total=None)
 
         def show(name: str, stage: str, done: int, total: int) -> None:
-            progress.update(task, description=f"{escape(name)}: {stage}", completed=done, total=total or None)
+            progress.update(task, description=f"{shown(name)}: {shown(stage)}", completed=done, total=total or None)
 
         yield show

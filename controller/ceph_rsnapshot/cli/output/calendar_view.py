@@ -11,6 +11,7 @@ from rich.cells import cell_len
 
 from ceph_rsnapshot.cli.output.tables import Paint, fitted, marks, wrapped
 from ceph_rsnapshot.repository.catalog import Backup
+from ceph_rsnapshot_common.printable import printable
 
 _MARKS = {"complete": "●", "verified": "✓", "failed": "✗", "damaged": "✗", "missing": "□"}
 _ASCII = {"complete": "o", "verified": "v", "failed": "X", "damaged": "X", "missing": "-"}
@@ -24,7 +25,7 @@ _LEGEND_COLUMNS = 48
 def calendar(backups: Sequence[Backup], colours: Paint, limit: int | None, today: date | None = None) -> Iterator[str]:
     """The lines of the calendar; days are those on which the snapshots were taken, in local time."""
     images = {
-        f"{pool}/{image}": _states(group)
+        printable(f"{pool}/{image}"): _states(group)
         for (pool, image), group in groupby(backups, key=lambda each: (each.pool, each.image))
     }
     names = min(max(map(cell_len, images)), 60 if limit is None else max(12, limit // 3))

@@ -8,6 +8,7 @@ from typing import TextIO
 
 from ceph_rsnapshot.archiver.observer import Observer
 from ceph_rsnapshot.archiver.report import ImageReport, OrphanReport, RunReport
+from ceph_rsnapshot_common.printable import printable
 from ceph_rsnapshot_common.sizes import format_size
 
 _logger = logging.getLogger(__name__)
@@ -67,4 +68,4 @@ class Lines(Observer):
         self._print(f"{report.pool}/{report.image}@{report.snapshot}: {report.result}{amount}, {report.seconds:.1f} s")
 
     def _print(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        print(printable(text), file=self._stream, flush=True)

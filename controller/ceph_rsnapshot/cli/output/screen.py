@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TextIO
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from ceph_rsnapshot.archiver.observer import Observer
 from ceph_rsnapshot.archiver.report import ImageReport, OrphanReport, RunReport
+from ceph_rsnapshot.cli.output.bars import shown
 from ceph_rsnapshot.cli.output.lines import counts, until
 from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.sizes import format_size
@@ -35,10 +35,10 @@ def print_report(report: RunReport, console: Console | None = None) -> None:
     for orphan in report.orphans:
         console.print(_orphan_line(orphan))
     for name in report.vanished:
-        console.print(f"deleted while the pool was listed: {escape(name)}")
+        console.print(f"deleted while the pool was listed: {shown(name)}")
     if report.conf_folder:
-        console.print(f"rsnapshot's configurations are kept in {escape(report.conf_folder)}", soft_wrap=True)
-    console.print(counts(report), soft_wrap=True)
+        console.print(f"rsnapshot's configurations are kept in {shown(report.conf_folder)}", soft_wrap=True)
+    console.print(shown(counts(report)), soft_wrap=True)
 
 
 def _table(report: RunReport) -> Table:
@@ -64,19 +64,19 @@ def _row(image: ImageReport) -> tuple[str, ...]:
         result += f"; in place of {image.replaced}" if image.replaced else ""
         result += f"; {image.too_young} more kept by RETAIN_MIN_AGE" if image.too_young else ""
     return (
-        escape(f"{image.pool}/{image.image}"),
-        escape(image.snapshot),
+        shown(f"{image.pool}/{image.image}"),
+        shown(image.snapshot),
         format_size(image.size),
         format_size(image.transferred) if image.transferred else "-",
         f"{image.seconds:.1f} s" if image.seconds else "-",
-        f"[{_STYLES.get(image.result, 'default')}]{escape(result)}[/]",
+        f"[{_STYLES.get(image.result, 'default')}]{shown(result)}[/]",
     )
 
 
 def _orphan_line(orphan: OrphanReport) -> str:
     text = f"{orphan.pool}/{orphan.image} was deleted in Ceph: {orphan.result.replace('-', ' ')}"
     text += f": {orphan.error.message}" if orphan.error else until(orphan)
-    return f"[{_STYLES.get(orphan.result, 'default')}]{escape(text)}[/]"
+    return f"[{_STYLES.get(orphan.result, 'default')}]{shown(text)}[/]"
 
 
 def bytes_progress(console: Console) -> Progress:
@@ -97,9 +97,7 @@ class Bars(Observer):
 
     def listing(self, pool: Pool, done: int, total: int) -> None:
         """See `Observer`."""
-        self._progress.update(
-            self._run, description=f"listing {escape(str(pool))}", completed=done, total=total or None
-        )
+        self._progress.update(self._run, description=f"listing {shown(str(pool))}", completed=done, total=total or None)
 
     def run_begins(self, images: int) -> None:
         """See `Observer`."""
@@ -107,13 +105,13 @@ class Bars(Observer):
 
     def image_begins(self, pool: Pool, image: str) -> None:
         """See `Observer`."""
-        self._name = escape(f"{pool}/{image}")
+        self._name = shown(f"{pool}/{image}")
         self._progress.remove_task(self._image)
         self._image = self._progress.add_task(self._name, total=None, unit="bytes")
 
     def image_progress(self, stage: str, done: int, total: int) -> None:
         """See `Observer`."""
-        text = f"{self._name}: {stage}"
+        text = f"{self._name}: {shown(stage)}"
         self._progress.update(self._image, description=text, completed=done, total=total or None)
 
     def image_ends(self, report: ImageReport) -> None:

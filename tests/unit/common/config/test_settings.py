@@ -35,3 +35,10 @@ def test_limits_are_one_or_more() -> None:
             Settings(**{key: 0})  # type: ignore[arg-type]
     assert Settings(restore_max_size="1T").restore_max_size == 1024**4  # type: ignore[arg-type]
     assert Settings().restore_max_size == 64 * 1024**4
+
+
+def test_a_wait_always_ends() -> None:
+    assert Settings().idle_timeout == 600
+    for bad in (0, -1, True, 0.5):
+        with pytest.raises(ValidationError):
+            Settings(idle_timeout=bad)  # type: ignore[arg-type]

@@ -48,3 +48,27 @@ def test_whole_and_in_order(seed: int) -> None:
         if not listing.ended:
             server.answer_one()
     assert position == server.size
+
+
+class _Number:
+    """As libnbd hands over its error number."""
+
+    value = 0
+
+
+@pytest.mark.parametrize("entries", [[], [0, 0], [0, 1, 0, 3]])
+def test_an_answer_without_extents_is_an_error_and_not_asked_for_again(entries: list[int]) -> None:
+    """Or a server that says nothing would be asked for ever."""
+    asked, failed = [], _Number()
+
+    class Mute:
+        def get_size(self) -> int:
+            return 10
+
+        def aio_block_status(self, count: int, offset: int, extents: Any, completion: Any) -> None:
+            asked.append(offset)
+            assert extents("base:allocation", offset, entries, failed) == -1
+
+    ExtentsAhead(Mute(), lambda error, what: 1).ask()
+    assert asked == [0]
+    assert failed.value
