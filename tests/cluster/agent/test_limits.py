@@ -158,7 +158,7 @@ def test_what_a_failed_restore_left_goes_however_large_it_is(site: Site, new_poo
             image.write(b"some", 0)
             image.write(b"more", 4 * MIB)
             image.create_snap("by a script")
-            header, prefix = f"rbd_header.{image.id()}", image.stat()["block_name_prefix"]
+            header, prefix = f"rbd_header.{image.id()}", image.block_name_prefix()
         ioctx.execute(header, "rbd", "set_size", struct.pack("<Q", 2**60))
     notes.mkdir(mode=0o700)
     note = {"pool": site.pool.name, "fsid": site.pool.cluster.fsid, "image": leftover}
