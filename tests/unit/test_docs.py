@@ -83,3 +83,15 @@ def test_every_call_is_in_the_security_section() -> None:
     names = {each.name for each in vars(calls).values() if isinstance(each, (calls.Call, calls.Job))}
     assert names
     assert {name for name in names if not re.search(rf"\b{name}\b", text)} == set()
+
+
+def test_security_names_tests_that_exist() -> None:
+    text = (ROOT / "docs" / "security.md").read_text()
+    found = re.findall(r"`(tests/[\w./]+)::(\w+)`", text)
+    assert len(found) > 30
+    missing = [f"{path}::{name}" for path, name in found if f"\ndef {name}(" not in _text(ROOT / path)]
+    assert missing == []
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""

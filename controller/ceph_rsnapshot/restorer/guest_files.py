@@ -163,15 +163,21 @@ def _unpacked(tar: tarfile.TarFile, target: Path, room: Callable[[Path, int], No
         # only folders that this made can be on the way: no link is ever made here
         if ".." in parts or not (member.isdir() or member.isfile()) or (parts and os.path.lexists(path)):
             left_out.append(member.name)
-        elif member.isdir():
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        else:
+            continue
+        _make_folders(path if member.isdir() else path.parent, target)
+        if member.isfile():
             room(path, member.size)
             content = tar.extractfile(member)
             assert content
             with _new_file(path) as to:
                 shutil.copyfileobj(content, to)
     return left_out
+
+
+def _make_folders(path: Path, target: Path) -> None:
+    if path != target:
+        _make_folders(path.parent, target)
+        path.mkdir(mode=0o700, exist_ok=True)
 
 
 @contextmanager
