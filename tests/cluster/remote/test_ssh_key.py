@@ -11,11 +11,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from demo.ceph_cluster import CephCluster
 from demo.ssh_server import SshServer
 from tests import SCRIPTS
+from tests.cluster import ceph
 from tests.cluster.ceph import MIB
 from tests.cluster.site import DAY, Site, wait_until
 
@@ -84,11 +87,30 @@ def test_restore_works(running: Site, narrow: SshServer) -> None:
     running.run("ceph_rsnapshot", "restore", "vm 1", "--to", f"{running.pool}/again")
 
 
-@pytest.fixture
-def staged(running: Site, narrow: SshServer) -> Path:
+@pytest.fixture(scope="module")
+def attacked(cluster: CephCluster, connection: Any, memory: Path) -> Iterator[Site]:
+    """One site for all that must be refused."""
+    pool = ceph.new_pool(cluster, connection, "attacked")
+    site = Site(pool, memory)
+    site.start_agent()
+    pool.create("vm 1", 4 * MIB)
+    pool.snap("vm 1", DAY)
+    yield site
+    site.close()
+    ceph.remove_pool(pool)
+
+
+@pytest.fixture(scope="module")
+def key(attacked: Site) -> Iterator[SshServer]:
+    with SshServer(config=documented_block(attacked), key_options="restrict,port-forwarding") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def staged(attacked: Site) -> Path:
     """The folder of an image of which the agent's node has made a file."""
-    running.run("export_qcow", "vm 1")
-    return running.temp / str(running.pool) / "vm%201"
+    attacked.run("export_qcow", "vm 1")
+    return attacked.temp / str(attacked.pool) / "vm%201"
 
 
 def _rsync(server: SshServer, source: Path | str, to: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -97,9 +119,9 @@ def _rsync(server: SshServer, source: Path | str, to: Path, *options: str) -> su
     return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_rsync_reads_the_folder_of_an_image(staged: Path, narrow: SshServer, tmp_path: Path) -> None:
+def test_rsync_reads_the_folder_of_an_image(staged: Path, key: SshServer, tmp_path: Path) -> None:
     (staged / "link").symlink_to("/etc/passwd")
-    done = _rsync(narrow, f"{staged}/./", tmp_path, "--bwlimit=100000", "--sparse")
+    done = _rsync(key, f"{staged}/./", tmp_path, "--bwlimit=100000", "--sparse")
     assert done.returncode == 0, done
     assert sorted(path.name for path in tmp_path.iterdir()) == ["vm%201.json", "vm%201.qcow2"]
 
@@ -119,50 +141,50 @@ def test_rsync_reads_the_folder_of_an_image(staged: Path, narrow: SshServer, tmp
         ["--remote-option=--write-batch=/tmp/written-by-a-test"],
     ],
 )
-def test_options_of_rsync_that_do_more(staged: Path, narrow: SshServer, tmp_path: Path, options: list[str]) -> None:
-    done = _rsync(narrow, f"{staged}/./", tmp_path, *options)
+def test_options_of_rsync_that_do_more(staged: Path, key: SshServer, tmp_path: Path, options: list[str]) -> None:
+    done = _rsync(key, f"{staged}/./", tmp_path, *options)
     assert done.returncode != 0 and "refused: " in done.stderr, done
     assert list(tmp_path.iterdir()) == []
     assert (staged / "vm%201.qcow2").exists()
     assert not Path("/tmp/written-by-a-test").exists()
 
 
-def test_paths_elsewhere(running: Site, staged: Path, narrow: SshServer, tmp_path: Path) -> None:
-    secret = running.folder / "secret"
+def test_paths_elsewhere(attacked: Site, staged: Path, key: SshServer, tmp_path: Path) -> None:
+    secret = attacked.folder / "secret"
     (secret / "vm").mkdir(parents=True)
     (secret / "vm" / "key").write_text("key")
-    (running.temp / "pool").mkdir()
-    (running.temp / "pool" / "vm").symlink_to(secret / "vm")
-    (running.temp / "all").symlink_to(secret)
+    (attacked.temp / "pool").mkdir()
+    (attacked.temp / "pool" / "vm").symlink_to(secret / "vm")
+    (attacked.temp / "all").symlink_to(secret)
     for place in (
-        f"{running.temp}/pool/vm/./",
-        f"{running.temp}/all/vm/./",
+        f"{attacked.temp}/pool/vm/./",
+        f"{attacked.temp}/all/vm/./",
         f"{secret}/vm/./",
-        f"{running.temp}/../secret/vm/./",
+        f"{attacked.temp}/../secret/vm/./",
         f"{staged}/../../../secret/vm/./",
         "/etc/./",
-        f"{running.temp}/./",
-        f"{running.temp}/.claims/./",
-        f"{running.temp}*/vm/./",
+        f"{attacked.temp}/./",
+        f"{attacked.temp}/.claims/./",
+        f"{attacked.temp}*/vm/./",
         f"{staged}/./ {secret}/vm",
         "secret/vm/./",
     ):
-        done = _rsync(narrow, place, tmp_path)
+        done = _rsync(key, place, tmp_path)
         assert done.returncode != 0 and "refused: " in done.stderr, (place, done)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_filter_rules_read_no_file_elsewhere(running: Site, staged: Path, narrow: SshServer, tmp_path: Path) -> None:
+def test_filter_rules_read_no_file_elsewhere(attacked: Site, staged: Path, key: SshServer, tmp_path: Path) -> None:
     """A rule of the client makes the sender read a file, and its words come back in messages or can be guessed."""
-    (running.folder / "keyring").write_text("- *.json\n")
-    done = _rsync(narrow, f"{staged}/./", tmp_path, f"--filter=dir-merge {running.folder}/keyring")
+    (attacked.folder / "keyring").write_text("- *.json\n")
+    done = _rsync(key, f"{staged}/./", tmp_path, f"--filter=dir-merge {attacked.folder}/keyring")
     assert "vm%201.json" in [path.name for path in tmp_path.iterdir()] or done.returncode != 0
     assert "keyring" not in done.stdout
 
 
-def test_it_never_receives(staged: Path, narrow: SshServer, tmp_path: Path) -> None:
+def test_it_never_receives(staged: Path, key: SshServer, tmp_path: Path) -> None:
     (tmp_path / "new").write_text("x")
-    argv = ["rsync", "-r", f"--rsh=ssh {' '.join(narrow.ssh_args)}", f"{tmp_path}/new", f"{narrow.host}:{staged}/"]
+    argv = ["rsync", "-r", f"--rsh=ssh {' '.join(key.ssh_args)}", f"{tmp_path}/new", f"{key.host}:{staged}/"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode != 0 and "refused: " in done.stderr
     assert not (staged / "new").exists()
@@ -186,15 +208,15 @@ def test_it_never_receives(staged: Path, narrow: SshServer, tmp_path: Path) -> N
         "/usr/bin/rsync --server --sender -r . {temp}/p/i/./",
     ],
 )
-def test_other_commands(running: Site, narrow: SshServer, command: str) -> None:
-    _command(narrow, command.format(temp=running.temp))
+def test_other_commands(attacked: Site, key: SshServer, command: str) -> None:
+    _command(key, command.format(temp=attacked.temp))
 
 
-def test_no_shell_no_sftp_no_terminal(narrow: SshServer) -> None:
-    assert "refused" in _ssh(narrow, narrow.host).stderr
-    assert _ssh(narrow, "-s", narrow.host, "sftp").returncode != 0
-    assert "PTY allocation request failed" in _ssh(narrow, "-tt", narrow.host, "true").stderr
-    assert _ssh(narrow, narrow.host, "true").returncode == 0
+def test_no_shell_no_sftp_no_terminal(key: SshServer) -> None:
+    assert "refused" in _ssh(key, key.host).stderr
+    assert _ssh(key, "-s", key.host, "sftp").returncode != 0
+    assert "PTY allocation request failed" in _ssh(key, "-tt", key.host, "true").stderr
+    assert _ssh(key, key.host, "true").returncode == 0
 
 
 @contextlib.contextmanager
@@ -231,22 +253,22 @@ def _through(server: SshServer, local: Path, target: str) -> tuple[bytes, str]:
         return said, ssh.communicate()[1]
 
 
-def test_only_our_sockets_are_reached(running: Site, narrow: SshServer, tmp_path: Path) -> None:
-    local, ours = running.folder / "l", Path(running.options["AGENT_SOCKET"])
+def test_only_our_sockets_are_reached(attacked: Site, key: SshServer, tmp_path: Path) -> None:
+    local, ours = attacked.folder / "l", Path(attacked.options["AGENT_SOCKET"])
     with _greeting(socket.AF_UNIX, str(ours.with_name("export-2.sock"))):
-        assert _through(narrow, local, f"{ours.parent}/export-2.sock") == (b"HELLO", "")
-    with _greeting(socket.AF_UNIX, str(running.folder / "other.sock")):
-        said, message = _through(narrow, local, f"{running.folder}/other.sock")
+        assert _through(key, local, f"{ours.parent}/export-2.sock") == (b"HELLO", "")
+    with _greeting(socket.AF_UNIX, str(attacked.folder / "other.sock")):
+        said, message = _through(key, local, f"{attacked.folder}/other.sock")
         assert said == b"" and "open failed" in message
-        said, _ = _through(narrow, local, f"{ours.parent}/../other.sock")
+        said, _ = _through(key, local, f"{ours.parent}/../other.sock")
         assert said == b""
     with _greeting(socket.AF_INET, ("127.0.0.1", 0)) as tcp:
         port = tcp.getsockname()[1]
         for host in ("127.0.0.1", "localhost"):
-            said, message = _through(narrow, local, f"{host}:{port}")
+            said, message = _through(key, local, f"{host}:{port}")
             assert said == b"" and "administratively prohibited" in message
-        assert _ssh(narrow, "-W", f"127.0.0.1:{port}", narrow.host).stdout == ""
-        assert _socks(narrow, port) != b"HELLO"
+        assert _ssh(key, "-W", f"127.0.0.1:{port}", key.host).stdout == ""
+        assert _socks(key, port) != b"HELLO"
 
 
 def _socks(server: SshServer, port: int) -> bytes:
@@ -269,18 +291,18 @@ def _socks(server: SshServer, port: int) -> bytes:
 
 
 @pytest.mark.parametrize("what", ["0:127.0.0.1:22", "{folder}/remote.sock:{folder}/x"])
-def test_nothing_is_forwarded_back(running: Site, narrow: SshServer, what: str) -> None:
-    remote = what.format(folder=running.folder)
-    done = _ssh(narrow, "-N", "-o", "ExitOnForwardFailure=yes", "-R", remote, narrow.host)
+def test_nothing_is_forwarded_back(attacked: Site, key: SshServer, what: str) -> None:
+    remote = what.format(folder=attacked.folder)
+    done = _ssh(key, "-N", "-o", "ExitOnForwardFailure=yes", "-R", remote, key.host)
     assert done.returncode != 0 and "forwarding failed" in done.stderr, done
-    assert not (running.folder / "remote.sock").exists()
+    assert not (attacked.folder / "remote.sock").exists()
 
 
-def test_no_agent_and_no_x11(narrow: SshServer, tmp_path: Path) -> None:
-    log = narrow.folder / "sshd.log"
+def test_no_agent_and_no_x11(key: SshServer, tmp_path: Path) -> None:
+    log = key.folder / "sshd.log"
     with _greeting(socket.AF_UNIX, str(tmp_path / "agent")):
         env = {"PATH": "/usr/bin:/bin", "SSH_AUTH_SOCK": str(tmp_path / "agent"), "DISPLAY": ":7"}
-        argv = ["ssh", *narrow.ssh_args, "-v", "-A", "-X", narrow.host, "true"]
+        argv = ["ssh", *key.ssh_args, "-v", "-A", "-X", key.host, "true"]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, env=env)
     assert done.returncode == 0
     assert "X11 forwarding request failed" in done.stderr
