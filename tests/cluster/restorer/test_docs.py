@@ -49,11 +49,11 @@ class Documented:
         blocks = re.findall(r"(?:^    .*\n)+", text + "\n", re.MULTILINE)
         return [self._here(re.sub(r"^    ", "", block, flags=re.MULTILINE)) for block in blocks]
 
-    def run(self, script: str) -> str:
+    def run(self, script: str, seconds: float = 120) -> str:
         """Standard output of commands typed into a shell in a folder that has the configuration; mounts go with it."""
         done = subprocess.run(
             ["unshare", "--mount", "sh", "-eux", "-c", script],
-            capture_output=True, text=True, check=False, timeout=120, cwd=self.site.folder, env=self._env,
+            capture_output=True, text=True, check=False, timeout=seconds, cwd=self.site.folder, env=self._env,
         )  # fmt: skip
         assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
         return done.stdout
@@ -145,7 +145,7 @@ def test_files(documented: Documented, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIBGUESTFS_BACKEND", "direct")
     monkeypatch.setenv("LIBGUESTFS_BACKEND_SETTINGS", "force_tcg")
     (commands,) = documented.commands("Files")
-    said = documented.run(commands)
+    said = documented.run(commands, 400)
     assert said.splitlines()[:2] == ["hostname", f"vm-1 of {DAYS[0]}"]
     assert documented.path("/tmp/etc/hostname").read_text() == f"vm-1 of {DAYS[0]}\n"
 
