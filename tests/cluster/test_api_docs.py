@@ -30,7 +30,7 @@ def test_the_examples_run(cluster: CephCluster, connection: Any, capsys: pytest.
         for block in blocks:
             exec(block, names)  # noqa: S102
         said = capsys.readouterr().out
-        assert len(blocks) == 7
+        assert len(blocks) == 8
         assert "rbd vm-1 done" in said and "target-exists" in said and "nbd+unix:///" in said
         raw = pool.export("vm-1", DAY, site.folder / "export.raw")
         assert (site.folder / "vm-1.raw").read_bytes() == raw.read_bytes()

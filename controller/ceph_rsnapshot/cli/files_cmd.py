@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import sys
 from pathlib import Path, PurePosixPath
 
@@ -12,6 +11,7 @@ from ceph_rsnapshot.api import files
 from ceph_rsnapshot.cli.begin import begin
 from ceph_rsnapshot.restorer.guest_files import GuestFiles
 from ceph_rsnapshot_common.errors import UsageError
+from ceph_rsnapshot_common.printable import printable
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     with files(settings, arguments.which, file_system=arguments.file_system) as guest:
         if arguments.action == "ls":
             for name in guest.ls(arguments.path):
-                print(escaped(name))
+                print(_shown(name))
         elif arguments.action == "cat":
             _cat(guest, arguments.path)
         else:
@@ -36,20 +36,15 @@ def _cat(guest: GuestFiles, path: str) -> None:
         return
     content = io.BytesIO()
     guest.cat(path, content)
-    print("\n".join(map(escaped, content.getvalue().split(b"\n"))), end="")
+    print("\n".join(map(_shown, content.getvalue().split(b"\n"))), end="")
 
 
 def _get(guest: GuestFiles, path: str, target: Path) -> None:
     left_out = guest.get(path, target)
     print(f"{target}: copied")
     for name in left_out:
-        print(f"left out, no regular file: {escaped(os.fsencode(name))}", file=sys.stderr)
+        print(f"left out, no regular file: {printable(name)}", file=sys.stderr)
 
 
-def escaped(name: bytes) -> str:
-    """A name of the guest for a terminal: what is not a printable character as ``\\xNN``, a backslash doubled."""
-    text = name.decode("utf-8", "surrogateescape").replace("\\", "\\\\")
-    return "".join(
-        each if each.isprintable() else "".join(f"\\x{byte:02x}" for byte in each.encode("utf-8", "surrogateescape"))
-        for each in text
-    )
+def _shown(name: bytes) -> str:
+    return printable(name.decode("utf-8", "surrogateescape"))

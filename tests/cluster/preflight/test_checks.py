@@ -21,10 +21,10 @@ def _check(site: Site, code: int, **env: str) -> dict[str, dict[str, Any]]:
 @pytest.fixture
 def ready(site: Site, cluster: CephCluster, ssh_server: SshServer) -> Site:
     """A site of which nothing is to be said."""
-    keyring = cluster.folder / "client.reader.keyring"
+    keyring = cluster.folder / "client.looker.keyring"
     words = ["mon", "allow r", "osd", "profile rbd-read-only"]
-    keyring.write_text(cluster.ceph("auth", "get-or-create", "client.reader", *words))
-    site.configure(CEPH_USER="reader")
+    keyring.write_text(cluster.ceph("auth", "get-or-create", "client.looker", *words))
+    site.configure(CEPH_USER="looker")
     site.over_ssh(ssh_server)
     site.start_agent()
     site.pool.create("a", 4 * MIB)

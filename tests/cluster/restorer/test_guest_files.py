@@ -82,7 +82,7 @@ def test_ls_cat_get(guest: Site, tmp_path: Path) -> None:
 
 def test_the_command(guest: Site) -> None:
     listed = guest.run("ceph_rsnapshot", "files", f"vm@{DAY}", "ls", "/etc").stdout
-    assert "\\x1b[31mred\\xff\\x0a\n" in listed and "\033" not in listed
+    assert "\\x1b[31mred\\udcff\\n\n" in listed and "\033" not in listed
     guest.run("ceph_rsnapshot", "files", "vm", "get", "/etc/hostname")
     assert (guest.folder / "hostname").read_text() == "vm-1\n"
     (guest.folder / "guestfs.py").write_text("raise ImportError('none here')")

@@ -7,7 +7,6 @@ import stat
 import tarfile
 from pathlib import Path
 
-from ceph_rsnapshot.cli.files_cmd import escaped
 from ceph_rsnapshot.restorer.guest_files import _unpacked
 
 
@@ -43,8 +42,3 @@ def test_a_tar_stays_in_its_folder(tmp_path: Path) -> None:
     for path in target.rglob("*"):
         assert not path.is_symlink()
         assert stat.S_IMODE(path.stat().st_mode) in (0o600, 0o700) or path.is_dir()
-
-
-def test_names_are_escaped() -> None:
-    assert escaped(b"\x1b[31m\xff\n\\\xc2\x9b") == "\\x1b[31m\\xff\\x0a\\\\\\xc2\\x9b"
-    assert escaped("Übung 1".encode()) == "Übung 1"
