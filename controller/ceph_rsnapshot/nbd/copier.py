@@ -19,6 +19,7 @@ from ceph_rsnapshot.nbd.handle import HOLE, TICK_MILLISECONDS, ZERO, Connection,
 from ceph_rsnapshot.requirements import nbd_bindings
 from ceph_rsnapshot_common.content.ranges import Ranges
 from ceph_rsnapshot_common.errors import NbdFailed
+from ceph_rsnapshot_common.process.interrupts import deferred
 from ceph_rsnapshot_common.process.patience import Patience
 from ceph_rsnapshot_common.progress import Progress
 
@@ -81,9 +82,10 @@ class _Copier:
 
     def run(self) -> None:
         while not self._done():
-            self._fill()
-            if not self._done():
-                self._wait()
+            with deferred():  # libnbd drops an exception that comes up in a callback: an interrupt would be lost
+                self._fill()
+                if not self._done():
+                    self._wait()
             if self._error:
                 raise self._error
             if self._patience.ended:
