@@ -13,6 +13,7 @@ from typing import Any, Callable
 
 from ceph_rsnapshot.requirements import nbd_bindings
 from ceph_rsnapshot_common.errors import NbdFailed
+from ceph_rsnapshot_common.process.interrupts import deferred
 from ceph_rsnapshot_common.process.patience import Patience
 
 HOLE, ZERO = 1, 2
@@ -49,7 +50,8 @@ class Connection:
         """Until ``done``. Raises: NbdFailed, if that is not so within the time; what libnbd raises."""
         patience = Patience(self.what, self.idle)
         while not done():
-            self.handle.poll(min(TICK_MILLISECONDS, max(1, int(self.idle * 1000))))
+            with deferred():  # libnbd drops an exception that comes up in a callback: an interrupt would be lost
+                self.handle.poll(min(TICK_MILLISECONDS, max(1, int(self.idle * 1000))))
             if patience.ended and not done():
                 raise self.stalled()
 
