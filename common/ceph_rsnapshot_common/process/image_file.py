@@ -28,12 +28,14 @@ class ImageFile:
 
     @property
     def name(self) -> str:
+        """A file name in JSON, with driver and no backing file."""
         file = {"driver": "file", "filename": f"/proc/self/fd/{self.descriptor}"}
         alone = {"backing": None} if self.file_format == "qcow2" else {}
         return "json:" + json.dumps({"driver": self.file_format, **alone, "file": file})
 
     @property
     def pass_fds(self) -> tuple[int, ...]:
+        """What the program must inherit."""
         return (self.descriptor,)
 
 

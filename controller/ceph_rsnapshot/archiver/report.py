@@ -84,10 +84,12 @@ class RunReport(Record):
     conf_folder: Optional[str] = None
 
     def count(self, result: ImageResult) -> int:
+        """How many images have this result."""
         return sum(image.result == result for image in self.images)
 
     @property
     def ok(self) -> bool:
+        """Whether all was done."""
         return self.exit_code == 0
 
     @computed_field  # type: ignore[prop-decorator]

@@ -40,6 +40,7 @@ class DigestFile:
             self._note(block, -amount)
 
     def flush(self) -> None:
+        """Write the change of the block that is being worked on."""
         if self._change:
             at = len(_HEADER) + self._block * _ENTRY
             before = int.from_bytes(os.pread(self._descriptor, _ENTRY, at), "big")

@@ -14,11 +14,14 @@ _NAME = "last_good_run.json"
 
 
 class LastRun(Record):
+    """A run that did all; ``snapshot`` is the name of that night."""
+
     ended: datetime
     snapshot: str
 
 
 def note(folder: Path, run: LastRun) -> None:
+    """Remember it in ``folder``, LOG_BASE_PATH."""
     folders.write_durably(folder / _NAME, run.model_dump_json() + "\n")
 
 

@@ -54,6 +54,7 @@ class Source:
 
     @property
     def long_args(self) -> list[str]:
+        """What rsync's long arguments depend on the source for."""
         kib = max(1, self.bandwidth_limit // 1024)  # rsync's unit
         limit = [f"--bwlimit={kib}"] if self.bandwidth_limit else []
         sparse = ["--sparse"] if self.sparse else []
