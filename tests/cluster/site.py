@@ -159,7 +159,9 @@ class Site:
 
     def leftovers(self) -> list[str]:
         """Temporary files that should not be there when nothing runs."""
-        temporary = [path for path in self.temp.rglob("*") if path.name != ".claims"] if self.temp.exists() else []
+        # os.walk, unlike Path.rglob, takes it that a folder goes while it is looked at
+        below = [Path(at, name) for at, folders, names in os.walk(self.temp) for name in (*folders, *names)]
+        temporary = [path for path in below if path.name != ".claims"]
         confs = list(self.folder.glob("conf_*"))
         names = [".rotating", ".rsnapshot.pid", ".incoming", ".sync", ".dropped.*", ".*.making", ".*.released"]
         # a link in the place of .incoming is the administrator's
