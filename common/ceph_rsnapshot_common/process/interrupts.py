@@ -12,22 +12,23 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def deferred() -> Iterator[None]:
-    """Signals that come while the block runs (a short one) are raised when it has ended, whichever way.
+def deferred() -> Iterator[list[int]]:
+    """Signals that come while the block runs (a short one) are raised when it has ended, whichever way; it may look at
+    those that have come.
 
     They are not blocked for that, because a child would inherit it. Only the main thread is interrupted
     (https://docs.python.org/3/library/signal.html#signals-and-threads), and only by handlers that are functions.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
     with _blocked():
         before = {each: handler for each in SIGNALS if callable(handler := signal.getsignal(each))}
         for each in before:
             signal.signal(each, lambda signum, _frame: caught.append(signum))
     try:
-        yield
+        yield caught
     finally:
         with _blocked():
             for each, handler in before.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +28,7 @@ _CHUNK = 1024**2
 _IN_FLIGHT = 16
 _ZERO_CHUNK = 1024**3
 _ENOUGH_QUEUED = 1024
+_MOMENT_SECONDS = 0.1
 
 
 @dataclass
@@ -82,15 +84,21 @@ class _Copier:
 
     def run(self) -> None:
         while not self._done():
-            with deferred():  # libnbd drops an exception that comes up in a callback: an interrupt would be lost
-                self._fill()
-                if not self._done():
-                    self._wait()
+            self._go_on_for_a_moment()
             if self._error:
                 raise self._error
             if self._patience.ended:
                 raise self._stalled()
             self._progress("copying", self._extents[0][0] if self._extents else self._listing.position, self._size)
+
+    def _go_on_for_a_moment(self) -> None:
+        """libnbd drops an exception that comes up in a callback, so that an interrupt would be lost: it waits."""
+        until = time.monotonic() + _MOMENT_SECONDS
+        with deferred() as caught:
+            while not (self._done() or self._error or caught) and time.monotonic() < until:
+                self._fill()
+                if not self._done():
+                    self._wait()
 
     def _done(self) -> bool:
         return self._listing.ended and not (self._extents or self._read or self._in_flight)
