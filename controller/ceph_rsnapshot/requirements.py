@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 from ceph_rsnapshot_common.config.settings import Settings
-from ceph_rsnapshot_common.errors import GuestfsMissing, NbdBindingsMissing
+from ceph_rsnapshot_common.errors import CephRsnapshotError, GuestfsMissing, NbdBindingsMissing
 from ceph_rsnapshot_common.node import Node
 from ceph_rsnapshot_common.process.commands import find_tool
 
@@ -17,10 +17,7 @@ def nbd_bindings() -> Any:
     Raises:
         NbdBindingsMissing: with what to install.
     """
-    try:
-        return importlib.import_module("nbd")
-    except ImportError as error:
-        raise NbdBindingsMissing(reason=error) from None
+    return _imported("nbd", NbdBindingsMissing)
 
 
 def guestfs_bindings() -> Any:
@@ -29,10 +26,14 @@ def guestfs_bindings() -> Any:
     Raises:
         GuestfsMissing: with what to install.
     """
+    return _imported("guestfs", GuestfsMissing)
+
+
+def _imported(module: str, missing: type[CephRsnapshotError]) -> Any:
     try:
-        return importlib.import_module("guestfs")
+        return importlib.import_module(module)
     except ImportError as error:
-        raise GuestfsMissing(reason=error) from None
+        raise missing(reason=error) from None
 
 
 def tools_needed(settings: Settings) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ceph_rsnapshot_common.config.settings import Settings
 from ceph_rsnapshot_common.files.image_files import ImageFiles
 from ceph_rsnapshot_common.names import Pool, decode, encode, encode_inner, image_folder
-from ceph_rsnapshot_common.protocol.manifest import Identity, Manifest, ManifestUnreadable, read_manifest
+from ceph_rsnapshot_common.protocol.manifest import Manifest, ManifestUnreadable, read_manifest
 
 HELD = "held"
 """Name of the folder with the days of an image that are held."""
@@ -40,11 +40,6 @@ class ImageFolder:
         pattern = re.compile(re.escape(self.interval) + r"\.(\d+)")
         matches = (pattern.fullmatch(path.name) for path in self.path.iterdir() if path.is_dir())
         return sorted(int(match.group(1)) for match in matches if match)
-
-    def has_newest(self, identity: Identity) -> bool:
-        """Whether day 0 is this very snapshot, by identity and not by name."""
-        manifest = complete_manifest(self.day(0))
-        return manifest is not None and manifest.identity == identity
 
 
 def readable_manifest(files: ImageFiles) -> Manifest | None:
