@@ -13,6 +13,7 @@ from typing import Union
 from ceph_rsnapshot.repository.layout import ImageFolder, complete_manifest, readable_manifest
 from ceph_rsnapshot_common.config.snapshot_name import Night
 from ceph_rsnapshot_common.errors import DateNotForward
+from ceph_rsnapshot_common.names import Pool
 from ceph_rsnapshot_common.protocol.manifest import Identity, Manifest
 
 
@@ -62,7 +63,8 @@ def standing(folder: ImageFolder, identity: Identity, night: Night, image: str) 
         reason = f"its date ({night.date}) is before that of the newest backup ({there}); {advice}"
     else:
         return OnTop()
-    raise DateNotForward(pool=folder.path.parent.name, image=image, snapshot=night.snapshot, reason=reason)
+    pool = Pool(pool=identity.pool, namespace=identity.namespace)
+    raise DateNotForward(pool=pool, image=image, snapshot=night.snapshot, reason=reason)
 
 
 def _holds(folder: ImageFolder, number: int, identity: Identity) -> bool:
